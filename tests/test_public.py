@@ -1,0 +1,166 @@
+"""Every public name is documented by an example that runs; so are README and the pages in docs."""
+
+import contextlib
+import doctest
+import importlib
+import inspect
+import io
+import pkgutil
+import re
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cartograd as cg
+
+ROOT = Path(__file__).parent.parent
+FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+MODULES = [
+    "cartograd",
+    *sorted(m.name for m in pkgutil.walk_packages(cg.__path__, "cartograd.")),
+]
+MODULES = [name for name in MODULES if not name.endswith("__main__")]
+# What users import: every module whose path has no private part and that says what it exports.
+FACES = [name for name in MODULES if hasattr(importlib.import_module(name), "__all__")]
+
+
+def public_names() -> Iterator[tuple[str, str]]:
+    """Each exported object once, under the first name that exports it."""
+    seen: set[int] = set()
+    for module_name in FACES:
+        module = importlib.import_module(module_name)
+        for name in module.__all__:
+            thing = getattr(module, name, None)
+            if id(thing) not in seen:
+                seen.add(id(thing))
+                yield module_name, name
+
+
+PUBLIC = sorted(public_names())
+
+
+def needs_docs(thing: object) -> bool:
+    """Functions, classes and modules document themselves; numbers, dtypes and aliases cannot."""
+    return inspect.isroutine(thing) or isinstance(thing, type | types.ModuleType)
+
+
+@pytest.fixture(autouse=True)
+def away_from_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Examples may write files: into an empty folder. Each starts from the same seed."""
+    monkeypatch.chdir(tmp_path)
+    cg.manual_seed(0)
+    yield
+    cg.manual_seed(0)
+
+
+def run_example(test: doctest.DocTest) -> None:
+    report = io.StringIO()
+    runner = doctest.DocTestRunner(verbose=False, optionflags=FLAGS)
+    runner.run(test, out=report.write)
+    assert not runner.failures, report.getvalue()
+
+
+@pytest.mark.parametrize("module_name", FACES)
+def test_what_a_module_exports_exists_and_is_named_once(module_name: str) -> None:
+    module = importlib.import_module(module_name)
+    assert not [name for name in module.__all__ if not hasattr(module, name)]
+    assert len(set(module.__all__)) == len(module.__all__)
+
+
+@pytest.mark.parametrize(("module_name", "name"), PUBLIC, ids=[f"{m}.{n}" for m, n in PUBLIC])
+def test_a_public_name_has_a_docstring_with_an_example_that_runs(
+    module_name: str, name: str
+) -> None:
+    thing = getattr(importlib.import_module(module_name), name)
+    if not needs_docs(thing):
+        return
+    text = inspect.getdoc(thing) or ""
+    assert text, f"{module_name}.{name} has no docstring"
+    inherited = isinstance(thing, type) and "__doc__" not in vars(thing)
+    assert not inherited, f"{module_name}.{name} has no docstring of its own"
+    if isinstance(thing, types.ModuleType):
+        return
+    parser = doctest.DocTestParser()
+    home = importlib.import_module(getattr(thing, "__module__", None) or module_name)
+    test = parser.get_doctest(text, dict(vars(home)), f"{module_name}.{name}", None, None)
+    assert test.examples, f"{module_name}.{name} has no example in its docstring"
+    run_example(test)
+
+
+@pytest.mark.parametrize("module_name", MODULES)
+def test_the_other_examples_of_a_module_run(module_name: str) -> None:
+    module = importlib.import_module(module_name)
+    exported = {id(getattr(module, name, None)) for name in getattr(module, "__all__", ())}
+    for test in doctest.DocTestFinder(exclude_empty=True).find(module):
+        name = test.name.removeprefix(module_name).lstrip(".")
+        if name and id(getattr(module, name, None)) in exported:
+            continue  # ran above, by its name
+        if test.examples:
+            run_example(test)
+
+
+@pytest.mark.parametrize("module_name", MODULES)
+def test_a_module_says_what_it_is(module_name: str) -> None:
+    assert inspect.getdoc(importlib.import_module(module_name))
+
+
+# --- pages ---------------------------------------------------------------------------------------
+
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted(p for p in (ROOT / "docs").glob("*.md") if p.name != "ops.md"),
+]
+FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```\s*?$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path) -> Iterator[tuple[int, str, str | None]]:
+    """Line, source and stated output of each Python block of a page.
+
+    A `text` block that follows a Python block with nothing between them is its output.
+    """
+    text = page.read_text(encoding="utf-8")
+    fences = list(FENCE.finditer(text))
+    for i, fence in enumerate(fences):
+        if fence[1] != "python":
+            continue
+        output = None
+        if i + 1 < len(fences) and fences[i + 1][1] == "text":
+            if not text[fence.end() : fences[i + 1].start()].strip():
+                output = fences[i + 1][2]
+        yield text[: fence.start(2)].count("\n"), fence[2], output
+
+
+def tidy(text: str) -> str:
+    """Text without the spaces at the ends of its lines."""
+    return "\n".join(line.rstrip() for line in text.strip("\n").splitlines())
+
+
+def matches(stated: str, printed: str) -> bool:
+    """Whether printed text is what a page states; "..." on the page stands for anything."""
+    pieces = (re.escape(piece) for piece in tidy(stated).split("..."))
+    return re.fullmatch(".*?".join(pieces), tidy(printed), re.DOTALL) is not None
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_the_python_blocks_of_a_page_run_and_print_what_it_says(page: Path) -> None:
+    scope: dict[str, Any] = {"__name__": "__main__"}
+    for line, source, output in blocks(page):
+        # The page's own line numbers, so that a failure, and a node's origin, point into it.
+        code = compile("\n" * line + source, page.name, "exec", dont_inherit=True)
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(code, scope)
+        if output is not None:
+            assert matches(output, printed.getvalue()), (
+                f"{page.name}:{line}: the page says\n{output}\nbut it printed\n{printed.getvalue()}"
+            )
+
+
+def test_pages_are_there() -> None:
+    assert [page.name for page in PAGES if any(True for _ in blocks(page))], "no Python blocks"
+    assert np.all([page.exists() for page in PAGES])
