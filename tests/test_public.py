@@ -128,10 +128,9 @@ def blocks(page: Path) -> Iterator[tuple[int, str, str | None]]:
     for i, fence in enumerate(fences):
         if fence[1] != "python":
             continue
-        output = None
-        if i + 1 < len(fences) and fences[i + 1][1] == "text":
-            if not text[fence.end() : fences[i + 1].start()].strip():
-                output = fences[i + 1][2]
+        following = fences[i + 1] if i + 1 < len(fences) else None
+        adjacent = following and not text[fence.end() : following.start()].strip()
+        output = following[2] if following and adjacent and following[1] == "text" else None
         yield text[: fence.start(2)].count("\n"), fence[2], output
 
 
