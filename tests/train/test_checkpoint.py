@@ -55,6 +55,14 @@ def test_what_is_loaded_is_what_was_saved(tmp_path):
     assert latest_good(tmp_path) == path
 
 
+def test_arrays_in_the_metadata_stay_apart_from_the_others(tmp_path):
+    meta = {"optimizer": {0: np.arange(3.0)}, "x": np.float32(2)}
+    loaded = load_checkpoint(save_checkpoint(tmp_path, {"meta/x": np.zeros(2)}, meta))
+    assert list(loaded.arrays) == ["meta/x"]
+    assert loaded.meta["optimizer"][0].tolist() == [0, 1, 2]
+    assert loaded.meta["x"] == np.float32(2)
+
+
 @pytest.mark.parametrize(
     "dtype",
     sorted(dtype_names),
@@ -153,7 +161,7 @@ def test_nothing_there_is_none_and_nothing_good_is_an_error(tmp_path):
         ({"__metadata__": np.zeros(2)}, {}, "safetensors' own"),
         ({"\ud800": np.zeros(2)}, {}, "cannot be saved"),
         ({}, {"f": print}, "meta/f"),
-        ({}, {"a": np.zeros(2)}, "meta/a"),
+        ({}, {"a": np.zeros(2, np.complex64)}, "'meta/a' has dtype complex64"),
         ({}, {"a": "x" * (33 << 20)}, "more than the"),
     ],
 )
@@ -305,7 +313,8 @@ def hostile_bodies(body):
     yield changed(payload={**payload, "size": 10**15}), "a payload beyond any memory"
     yield changed(payload={**payload, "header": {**payload["header"], "size": 10**15}}), "header"
     yield changed(meta=[]), "metadata that is no object"
-    yield changed(meta={"$": "array", "value": "w"}), "metadata with an array"
+    yield changed(meta={"$": "array", "value": "w"}), "metadata that is an array"
+    yield changed(meta={"a": {"$": "array", "value": "v"}}), "metadata that names no array"
     yield changed(meta={"$": "eval", "value": "1"}), "metadata of an unknown kind"
 
 

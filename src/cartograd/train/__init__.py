@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cartograd.train.checkpoint import (
+from .checkpoint import (
     Checkpoint,
     DamagedCheckpointError,
     latest_good,

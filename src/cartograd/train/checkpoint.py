@@ -20,16 +20,16 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save as serialize
 
-from cartograd.errors import FileFormatError, UsageError
-from cartograd.train.durable import make_folder, remove_quietly, temporary_suffix, write_durably
-from cartograd.train.manifest import (
+from ..errors import FileFormatError, UsageError
+from .durable import make_folder, remove_quietly, temporary_suffix, write_durably
+from .manifest import (
     DamagedCheckpointError,
     build_manifest,
     dtype_names,
     read_manifest,
     read_payload,
 )
-from cartograd.train.packing import Array, pack, unpack
+from .packing import Array, pack, unpack
 
 __all__ = [
     "Checkpoint",
@@ -71,7 +71,8 @@ def save_checkpoint(
     """Write a new checkpoint into `folder` and return the path of its manifest.
 
     `arrays` may have any shape and any dtype of safetensors (bool, integers, float16 to float64,
-    bfloat16, float8); `meta` is made of dicts, lists, tuples, strings, numbers, booleans and None.
+    bfloat16, float8); `meta` is made of dicts, lists, tuples, strings, numbers, booleans, None,
+    arrays and Tensors, and comes back as it was (a Tensor as an array).
     Once it is safely on disk, all but the newest `keep` (at least 2) good checkpoints are removed.
     Raises UsageError for a value that cannot be saved and OSError where the disk fails; then the
     checkpoints that were there still are. One process at a time may write into a folder.
@@ -83,8 +84,9 @@ def save_checkpoint(
     """
     if keep < 2:
         raise UsageError(f"save_checkpoint: keep={keep}, but at least 2 checkpoints must be kept")
-    ready = {name: _ready(name, array) for name, array in arrays.items()}
-    packed_meta = pack(dict(meta), "meta", None)
+    everything = dict(arrays)
+    packed_meta = pack(dict(meta), "meta", everything)
+    ready = {name: _ready(name, array) for name, array in everything.items()}
     try:
         payload = serialize(ready)
     except (SafetensorError, UnicodeEncodeError) as error:
@@ -124,13 +126,15 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         manifest_path = manifest_path.with_suffix(".json")
     manifest = read_manifest(manifest_path)
     arrays = read_payload(manifest_path.with_suffix(".safetensors"), manifest)
+    used: set[str] = set()
     try:
-        meta = unpack(manifest.meta, {})
+        meta = unpack(manifest.meta, arrays, used)
     except FileFormatError as error:
         raise DamagedCheckpointError(manifest_path, "manifest", str(error)) from error
     if not isinstance(meta, dict):
         raise DamagedCheckpointError(manifest_path, "manifest", "its metadata is not an object")
-    return Checkpoint(manifest_path, arrays, cast("dict[str, object]", meta))
+    rest = {name: array for name, array in arrays.items() if name not in used}
+    return Checkpoint(manifest_path, rest, cast("dict[str, object]", meta))
 
 
 def list_checkpoints(folder: str | os.PathLike[str]) -> list[Path]:

@@ -17,9 +17,9 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
-from cartograd.errors import FileFormatError, UsageError
-from cartograd.train.durable import read_regular
-from cartograd.train.packing import Array, Json
+from ..errors import FileFormatError, UsageError
+from .durable import read_regular
+from .packing import Array, Json
 
 __all__ = [
     "DamagedCheckpointError",

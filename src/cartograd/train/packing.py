@@ -13,7 +13,7 @@ from typing import Protocol, cast, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from cartograd.errors import FileFormatError, UsageError
+from ..errors import FileFormatError, UsageError
 
 __all__ = ["Array", "Json", "pack", "unpack"]
 
@@ -89,45 +89,53 @@ def _put(array: Array, name: str, arrays: dict[str, Array] | None) -> str:
     return unique
 
 
-def unpack(value: object, arrays: Mapping[str, Array]) -> object:
-    """Return what `pack` was given, from its JSON and `arrays`.
+def unpack(value: object, arrays: Mapping[str, Array], used: set[str] | None = None) -> object:
+    """Return what `pack` was given, from its JSON and `arrays`; `used` collects the arrays' names.
 
-    Raises FileFormatError where the JSON names an array that is not there.
+    Raises FileFormatError where the JSON is not what `pack` makes, or an array is not there.
 
     >>> arrays = {}
     >>> unpack(pack({"a": (1, float("inf"))}, "state", arrays), arrays)
     {'a': (1, inf)}
     """
+    names: set[str] = set() if used is None else used
+    return _unpack(value, arrays, names)
+
+
+def _unpack(value: object, arrays: Mapping[str, Array], used: set[str]) -> object:
     if isinstance(value, list):
-        return [unpack(v, arrays) for v in cast("list[object]", value)]
+        return [_unpack(v, arrays, used) for v in cast("list[object]", value)]
     if not isinstance(value, dict):
         return value
     mapping = cast("dict[str, object]", value)
     if type_tag not in mapping:
-        return {k: unpack(v, arrays) for k, v in mapping.items()}
+        return {k: _unpack(v, arrays, used) for k, v in mapping.items()}
     kind, inner = mapping[type_tag], mapping.get("value")
     if kind == "float" and inner in ("nan", "inf", "-inf"):
         return float(cast("str", inner))
     if kind == "tuple" and isinstance(inner, list):
-        return tuple(unpack(v, arrays) for v in cast("list[object]", inner))
+        return tuple(_unpack(v, arrays, used) for v in cast("list[object]", inner))
     if kind == "dict" and isinstance(inner, list):
-        return _unpack_pairs(cast("list[object]", inner), arrays)
+        return _unpack_pairs(cast("list[object]", inner), arrays, used)
     if kind in ("array", "scalar", "bytes") and isinstance(inner, str):
         if inner not in arrays:
             raise FileFormatError(f"the checkpoint's state names the array {inner!r}: not there")
         array = arrays[inner]
+        used.add(inner)
         if kind == "bytes":
             return array.tobytes()
         return array[()] if kind == "scalar" else array
     raise FileFormatError(f"the checkpoint's state holds an unknown kind of value: {kind!r}")
 
 
-def _unpack_pairs(pairs: list[object], arrays: Mapping[str, Array]) -> dict[object, object]:
+def _unpack_pairs(
+    pairs: list[object], arrays: Mapping[str, Array], used: set[str]
+) -> dict[object, object]:
     result: dict[object, object] = {}
     for pair in pairs:
         if not isinstance(pair, list) or len(cast("list[object]", pair)) != 2:
             raise FileFormatError("the checkpoint's state holds a key without a value")
-        key, value = (unpack(v, arrays) for v in cast("list[object]", pair))
+        key, value = (_unpack(v, arrays, used) for v in cast("list[object]", pair))
         if not isinstance(key, (bool, int, float, str, tuple, type(None))):
             raise FileFormatError(f"the checkpoint's state holds a {type(key).__name__} as a key")
         result[cast("object", key)] = value
