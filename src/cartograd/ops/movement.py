@@ -15,7 +15,7 @@ import numpy as np
 from ..dtype import DType, bfloat16, is_floating
 from ..errors import AxisError, DTypeError, ShapeError, UsageError
 from ..graph import Aval, Node, Shape, where_called
-from .op import REGISTRY, Op, like, make_op, spread
+from .op import REGISTRY, Op, make_op, spread
 from .samples import Sample
 
 __all__ = [
@@ -34,6 +34,9 @@ __all__ = [
 Array = np.ndarray[Any, Any]
 Params = Mapping[str, Any]
 Ints = tuple[int, ...]
+
+
+EVERY = range(1 << 30)  # the positions of the inputs of an op that takes any number of them
 
 
 def _movement(
@@ -392,27 +395,15 @@ def _concat_rule(inputs: Sequence[Node], params: Params) -> Aval:
     return Aval((*before, total, *after), dtype)
 
 
-def _concat_vjp(cts: Sequence[Any], node: Node, needs: Sequence[bool]) -> list[Node | None]:
-    ct, axis = cts[0], node.params["axis"]
+def _concat_transpose(ct: Node, k: int, inputs: Sequence[Node], axis: int) -> Node:
+    start = sum([x.shape[axis] for x in inputs[:k]])
     shape = ct.shape
-    left, right = (0,) * axis, (0,) * (len(shape) - axis - 1)
-    steps = (1,) * len(shape)
-    parts: list[Node | None] = []
-    start = 0
-    for x, need in zip(node.inputs, needs, strict=True):
-        stop = start + x.shape[axis]
-        if need:
-            stops = (*shape[:axis], stop, *shape[axis + 1 :])
-            parts.append(slice_op(ct, starts=(*left, start, *right), stops=stops, steps=steps))
-        else:
-            parts.append(None)
-        start = stop
-    return parts
-
-
-def _concat_jvp(tangents: Sequence[Any], node: Node) -> Node:
-    ts = [like(x, 0.0) if t is None else t for x, t in zip(node.inputs, tangents, strict=True)]
-    return concat(*ts, axis=node.params["axis"])
+    return slice_op(
+        ct,
+        starts=(*(0,) * axis, start, *(0,) * (len(shape) - axis - 1)),
+        stops=(*shape[:axis], start + inputs[k].shape[axis], *shape[axis + 1 :]),
+        steps=(1,) * len(shape),
+    )
 
 
 def _concat_batch(inputs: Sequence[Node], flags: Sequence[bool], size: int, axis: int) -> Node:
@@ -424,8 +415,10 @@ concat = make_op(
     "movement",
     lambda *xs, axis: np.concatenate(xs, axis),
     _concat_rule,
-    vjp=_concat_vjp,  # linear, but in any number of inputs: all cotangents in one walk
-    jvp=_concat_jvp,
+    transpose=_concat_transpose,
+    linear=EVERY,
+    joint=True,
+    structural="dense",
     batch=_concat_batch,
     flops=0,
     doc="Joins arrays along an axis they all have.",

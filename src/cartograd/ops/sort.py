@@ -190,8 +190,9 @@ def _searchsorted(row: Array, v: Array, side: str = "left", shared: int = 0) -> 
     if shared == 0:
         return np.searchsorted(row, v, side=side)  # type: ignore[call-overload]
     shape, n = v.shape, row.shape[-1]
-    rows = row.reshape(-1, n)
-    values = v.reshape(rows.shape[0], int(np.prod(shape[shared:], dtype=int)))
+    count = int(np.prod(shape[:shared], dtype=int))
+    rows = row.reshape(count, n)
+    values = v.reshape(count, int(np.prod(shape[shared:], dtype=int)))
     low = np.zeros(values.shape, np.int64)  # binary search, in every row at once
     high = np.full(values.shape, n, np.int64)
     for _ in range(n.bit_length()):
