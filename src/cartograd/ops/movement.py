@@ -50,8 +50,7 @@ def _movement(
     """Register an op that is linear in its one input: `rule(x, ...)`, `transpose(ct, x, ...)`."""
 
     def check(inputs: Sequence[Node], params: Params) -> Aval:
-        if len(inputs) != 1:
-            raise UsageError(f"{name} takes one input, not {len(inputs)}{where_called()}")
+        check_count(name, inputs, 1)
         return rule(inputs[0], **params)
 
     def back(ct: Node, k: int, inputs: Sequence[Node], **params: Any) -> Node:
@@ -63,6 +62,12 @@ def _movement(
     return make_op(
         name, "movement", eval, check, transpose=back, linear=(0,), batch=batched, flops=0, **fields
     )
+
+
+def check_count(name: str, inputs: Sequence[Node], n: int) -> None:
+    """Raise UsageError unless an op is given `n` inputs."""
+    if len(inputs) != n:
+        raise UsageError(f"{name} takes {n} input(s), not {len(inputs)}{where_called()}")
 
 
 def check_axes(name: str, axes: Ints, ndim: int) -> None:
@@ -493,6 +498,7 @@ identity = _movement(
 
 
 def _one_rule(inputs: Sequence[Node], params: Params) -> Aval:
+    check_count("stop_gradient", inputs, 1)
     return inputs[0].aval
 
 

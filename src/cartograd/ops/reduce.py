@@ -14,9 +14,20 @@ from typing import Any
 import numpy as np
 
 from ..dtype import DType, bfloat16, bool_, float16, float32, float64, int64
-from ..errors import AxisError, DTypeError, ShapeError, UsageError
+from ..errors import AxisError, DTypeError, ShapeError
 from ..graph import Aval, Node, Shape, where_called
-from .movement import broadcast, cast, check_axes, concat, inverse, pad, permute, reshape, slice_op
+from .movement import (
+    broadcast,
+    cast,
+    check_axes,
+    check_count,
+    concat,
+    inverse,
+    pad,
+    permute,
+    reshape,
+    slice_op,
+)
 from .op import REGISTRY, Op, check_kind, full, like, make_op, spread
 from .samples import Sample
 
@@ -72,8 +83,7 @@ def _reduction(
     """
 
     def rule(inputs: Sequence[Node], params: Params) -> Aval:
-        if len(inputs) != 1:
-            raise UsageError(f"{name} takes one input, not {len(inputs)}{where_called()}")
+        check_count(name, inputs, 1)
         x = inputs[0]
         shape, dtype, axes = x.shape, x.dtype, params["axes"]
         if kinds != "all":
@@ -237,6 +247,7 @@ all_op = _reduction(
 
 def _arg(name: str, eval: Callable[..., Any], doc: str, formula: str) -> Op:
     def rule(inputs: Sequence[Node], params: Params) -> Aval:
+        check_count(name, inputs, 1)
         shape, axis = inputs[0].shape, params["axis"]
         check_axes(name, (axis,), len(shape))
         if shape[axis] == 0:
@@ -284,8 +295,7 @@ def _running(
     """Register an op along `axis` whose result has the shape and dtype of its inputs."""
 
     def rule(inputs: Sequence[Node], params: Params) -> Aval:
-        if len(inputs) != arity:
-            raise UsageError(f"{name} takes {arity} inputs, not {len(inputs)}{where_called()}")
+        check_count(name, inputs, arity)
         x = inputs[-1]
         check_kind(name, kinds, x.dtype)
         check_axes(name, (params["axis"],), x.ndim)
@@ -586,7 +596,7 @@ logsumexp = _reduction(
         Sample(
             (np.array([[-np.inf, 0.3, -1.0], [2.0, -np.inf, -np.inf]]),), {"axes": (1,)}, diff=()
         ),
-        Sample((np.zeros((2, 0)),), {"axes": (1,)}),
+        Sample((np.zeros((2, 0)),), {"axes": (1,)}, diff=()),
     ],
 )
 

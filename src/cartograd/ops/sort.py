@@ -16,7 +16,7 @@ from ..dtype import bfloat16, float32, int64
 from ..errors import DTypeError, ShapeError, TraceError, UsageError
 from ..graph import Aval, Node, where_called
 from .index import gather, take_along
-from .movement import check_axes, reshape, slice_op
+from .movement import check_axes, check_count, reshape, slice_op
 from .op import REGISTRY, Op, constant, make_op, spread
 from .samples import Sample
 
@@ -60,6 +60,7 @@ def _sort(x: Array, axis: int, descending: bool = False) -> Array:
 
 def _sort_rule(name: str, index: bool) -> Any:
     def rule(inputs: Sequence[Node], params: Params) -> Aval:
+        check_count(name, inputs, 1)
         x = inputs[0]
         check_axes(name, (params["axis"],), x.ndim)
         return Aval(x.shape, int64) if index else x.aval
@@ -157,8 +158,7 @@ def topk(x: Node, k: int, axis: int, largest: bool = True) -> tuple[Node, Node]:
 
 
 def _searchsorted_rule(inputs: Sequence[Node], params: Params) -> Aval:
-    if len(inputs) != 2:
-        raise UsageError(f"searchsorted takes two inputs, not {len(inputs)}{where_called()}")
+    check_count("searchsorted", inputs, 2)
     row, v = inputs
     shared = params.get("shared", 0)
     if params.get("side", "left") not in ("left", "right"):
