@@ -208,9 +208,9 @@ class TopKAccuracy(Metric):
         scores, classes = scores[keep], classes[keep]
         _require_in_range(self.name, classes, scores.shape[1])
         own = np.take_along_axis(scores, classes[:, None].astype(np.int64), axis=1)
-        columns: Values = np.arange(scores.shape[1])
+        columns = np.arange(int(scores.shape[1]), dtype=np.int64)
         before = columns < classes[:, None]
-        above: Values = (scores > own) | ((scores == own) & before)
+        above = (scores > own) | ((scores == own) & before)
         right = (above.sum(axis=1) < self.k) & ~np.isnan(scores).any(axis=1)
         self.totals["count"] += len(classes)
         self.totals["right"] += int(right.sum())
