@@ -33,6 +33,9 @@ from .samplers import (
     WeightedRandomSampler,
 )
 from .split import random_split, stratified_split
+from .table import TableData, load_table, prepare_table
+from .table_file import Table, read_table, table_from_records
+from .table_schema import TableSchema, Target
 from .text import ByteWindows, TextData, load_text, standard_library_sources
 from .workers import WorkerInfo, get_worker_info
 
@@ -56,6 +59,10 @@ __all__ = [
     "ShiftFlip",
     "Subset",
     "SubsetRandomSampler",
+    "Table",
+    "TableData",
+    "TableSchema",
+    "Target",
     "TensorDataset",
     "TextData",
     "WeightedRandomSampler",
@@ -65,9 +72,13 @@ __all__ = [
     "get_worker_info",
     "load_digits",
     "load_images",
+    "load_table",
     "load_text",
+    "prepare_table",
     "random_split",
+    "read_table",
     "scan_images",
     "standard_library_sources",
     "stratified_split",
+    "table_from_records",
 ]

@@ -42,7 +42,8 @@ class ShiftFlip:
         if image.ndim not in (2, 3):
             raise ShapeError(f"ShiftFlip takes images with 2 or 3 axes, not shape {image.shape}")
         height, width = image.shape[-2:]
-        down, right = generator.integers(-self.shift, self.shift + 1, 2)
+        moves: list[int] = generator.integers(-self.shift, self.shift + 1, 2).tolist()
+        down, right = moves
         mirrored = self.flip and generator.random() < 0.5
         rows = np.clip(np.arange(height) - down, 0, height - 1)
         columns = np.clip(np.arange(width) - right, 0, width - 1)

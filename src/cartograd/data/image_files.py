@@ -131,7 +131,7 @@ class ImagePreprocessing:
         [[[1.0]]]
         """
         scaled = pixels.astype(np.float32) / np.float32(255)
-        scaled = (scaled - np.float32(self.mean)) / np.float32(self.std)
+        scaled = (scaled - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
         return np.ascontiguousarray(np.moveaxis(scaled, -1, -3))
 
     def __call__(self, path: str | os.PathLike[str]) -> NDArray[np.float32]:

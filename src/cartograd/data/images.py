@@ -218,7 +218,7 @@ def load_images(
     common = int(np.bincount(train.labels).argmax())
     baseline = {
         "class": files.classes[common],
-        "accuracy": float(np.mean(test.labels == common)),
+        "accuracy": float((test.labels == common).mean()),
     }
     changed = train if augment is None else Augmented(train, augment, seed)
     return ImageData(changed, valid, test, settings, files, baseline)
@@ -281,7 +281,8 @@ def _verified(
     rows = np.array(good, np.int64)
     labels = files.labels[rows]
     present = np.unique(labels)
-    classes = tuple(files.classes[code] for code in present)
+    kept: list[int] = present.tolist()
+    classes = tuple(files.classes[code] for code in kept)
     skipped = (*files.skipped, *bad)
     _check_classes(root, classes, skipped)
     left = replace(
@@ -301,9 +302,9 @@ def _part(
     whole: ImageDataset, rows: NDArray[np.int64], settings: ImagePreprocessing, cache_bytes: int
 ) -> ImageDataset:
     """Some images of a dataset, with what is already known of their pixels."""
-    part = ImageDataset(
-        [whole.paths[row] for row in rows], whole.labels[rows], settings, cache_bytes
-    )
+    chosen: list[int] = rows.tolist()
+    paths = [whole.paths[row] for row in chosen]
+    part = ImageDataset(paths, whole.labels[rows], settings, cache_bytes)
     part.take_over(whole, rows)
     return part
 

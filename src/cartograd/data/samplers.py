@@ -186,8 +186,9 @@ class WeightedRandomSampler(_Seeded):
         if self.replacement:
             ends: NDArray[np.float64] = np.cumsum(scaled)
             at = generator.random(self.num_samples) * ends[-1]
-            last = int(np.flatnonzero(scaled)[-1])
-            drawn = np.minimum(np.searchsorted(ends, at, side="right"), last)
+            last: int = np.flatnonzero(scaled).tolist()[-1]
+            places: NDArray[np.int64] = np.searchsorted(ends, at, side="right")
+            drawn = np.minimum(places, last)
         else:
             waits = np.full(scaled.shape, np.inf)
             live = scaled > 0

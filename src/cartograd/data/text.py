@@ -11,7 +11,7 @@ import sysconfig
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -192,11 +192,15 @@ def standard_library_sources() -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
-def _paths(files: Any) -> list[Path]:
+def _paths(
+    files: Iterable[str | os.PathLike[str]] | str | os.PathLike[str] | None,
+) -> list[Path]:
     if files is None:
         return standard_library_sources()
-    if isinstance(files, (str, os.PathLike)):
+    if isinstance(files, (str, Path)):
         return [Path(files)]
+    if isinstance(files, os.PathLike):
+        return [Path(os.fspath(files))]
     paths = [Path(file) for file in files]
     if not paths:
         raise UsageError("no text files were given: name at least one, or give None")
