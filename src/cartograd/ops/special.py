@@ -69,15 +69,24 @@ def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
 
 
 @_in_double
-def gaussian(x: Array) -> Array:
-    """exp(-x**2), with the square carried in two parts: right to the last digits in the tails.
+def gaussian(x: Array, *, n: int = 0) -> Array:
+    """The n-th derivative of exp(-x**2), 0 at infinity: Hermite's polynomial times exp(-x**2).
+
+    The square is carried in two parts, so that the tails are right to the last digits.
 
     >>> float(gaussian(np.float64(20.0)))
     1.9151695967140057e-174
     """
-    a = np.minimum(np.abs(x), 40.0)  # exp(-1600) is 0; NaN stays
+    a = np.clip(x, -40.0, 40.0)  # exp(-1600) is 0; NaN stays
     high = a.astype(np.float32).astype(np.float64)  # its square is exact
-    return np.exp(-high * high) * np.exp(-(a - high) * (a + high))
+    rest = np.exp(-(a - high) * (a + high))
+    if n == 0:
+        return np.exp(-high * high) * rest
+    before, hermite = np.ones_like(a), 2.0 * a
+    for k in range(1, n):
+        before, hermite = hermite, 2.0 * (a * hermite - k * before)
+    half = np.exp(-0.5 * high * high)  # in two halves: no underflow before the end
+    return ((-1.0) ** n * hermite * half) * rest * half
 
 
 def _erfc_positive(x: Array) -> Array:
@@ -171,7 +180,8 @@ def sigmoid(x: Array) -> Array:
     9.859676543759770e-305
     """
     e = np.exp(-np.abs(x))
-    return np.where(x < 0, e, np.ones_like(e)) / (1 + e)
+    one = np.ones((), x.dtype)
+    return np.where(x < 0, e, one) / (one + e)
 
 
 def softplus(x: Array) -> Array:
@@ -422,7 +432,8 @@ def digamma(x: Array) -> Array:
     >>> float(digamma(np.float64(1.0)))
     -0.5772156649015329
     """
-    w = np.where(x < 0, 1.0 - x, x)
+    near = (x < 0) & (x > -0.5)  # one step of the recurrence; further left, reflection
+    w = np.where(near, 1.0 + x, np.where(x < 0, 1.0 - x, x))
     left = w < 1.0
     t = np.clip(np.where(left, w, w - 1.0), 0.0, 1.0)
     root, root_low = tables.DIGAMMA_ROOT
@@ -432,7 +443,7 @@ def digamma(x: Array) -> Array:
     u = (1.0 / h) ** 2
     high = np.log(h) + u * _polynomial(tables.DIGAMMA_LARGE, u - 0.22225)
     value = np.where(w > 2.0, high, low)
-    value = np.where(x < 0, value - pi * _cotangent(x), value)
+    value = np.where(x < 0, value - np.where(near, 1.0 / x, pi * _cotangent(x)), value)
     value = np.where((x < 0) & (_reduced(x) == 0.0), np.nan, value)
     return np.where(x == 0, -np.copysign(np.inf, x), np.where(np.isneginf(x), np.nan, value))
 
@@ -486,13 +497,16 @@ def polygamma(x: Array, *, n: int) -> Array:
     if n == 0:
         return digamma(x)
     sign = -1.0 if n % 2 == 0 else 1.0
-    value = sign * _polygamma_positive(n, np.where(x < 0, 1.0 - x, x))
+    near = x > -0.5  # one step of the recurrence; further left, reflection
+    argument = np.where(x < 0, np.where(near, 1.0 + x, 1.0 - x), x)
+    value = sign * _polygamma_positive(n, argument)
+    stepped = value + sign * factorial(n) * np.power(x, float(-n - 1))
     cotangents = _polynomial(_cotangent_derivative(n), _cotangent(x))
     reflected = -sign * value - pi ** (n + 1) * cotangents
     pole = (x < 0) & (_reduced(x) == 0.0)
     reflected = np.where(pole, np.inf if n % 2 else np.nan, reflected)
     reflected = np.where(np.isneginf(x), np.nan, reflected)
-    return np.where(x < 0, reflected, value)
+    return np.where(x < 0, np.where(near, stepped, reflected), value)
 
 
 # --- sinc ----------------------------------------------------------------------------------------
