@@ -41,7 +41,8 @@ class ShiftFlip:
     def __call__(self, image: NDArray[Any], generator: np.random.Generator) -> NDArray[Any]:
         if image.ndim not in (2, 3):
             raise ShapeError(f"ShiftFlip takes images with 2 or 3 axes, not shape {image.shape}")
-        height, width = image.shape[-2:]
+        size: tuple[int, ...] = image.shape[-2:]
+        height, width = size
         moves: list[int] = generator.integers(-self.shift, self.shift + 1, 2).tolist()
         down, right = moves
         mirrored = self.flip and generator.random() < 0.5

@@ -1,32 +1,61 @@
 """Optional libraries: loaded when used, and asked for by name when they are not there."""
 
+# These libraries may be absent, and have no stubs.
+# pyright: reportMissingImports=false, reportMissingTypeStubs=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from ..errors import UsageError
 
-__all__ = ["require"]
+__all__ = ["arrow", "arrow_files", "pillow"]
 
 
-def require(module: str, extra: str, why: str) -> Any:
-    """Import an optional module, or raise UsageError with the command that installs it.
+def arrow() -> tuple[Any, Any]:
+    """(pyarrow, pyarrow.compute); UsageError with the command that installs it.
 
-    >>> require("json", "table", "reading JSON").__name__
-    'json'
-    >>> try:
-    ...     require("no_such_module", "table", "reading tables")
-    ... except ValueError as error:
-    ...     print(error)
-    reading tables needs no_such_module, which is not installed: pip install 'cartograd[table]'
+    >>> arrow()[0].__name__
+    'pyarrow'
     """
     try:
-        return importlib.import_module(module)
+        import pyarrow
+        import pyarrow.compute
     except ModuleNotFoundError as error:
-        name = module.partition(".")[0]
-        if error.name is None or error.name.partition(".")[0] != name:
-            raise
-        raise UsageError(
-            f"{why} needs {name}, which is not installed: pip install 'cartograd[{extra}]'"
-        ) from error
+        raise _absent("pyarrow", "table", "reading tables") from error
+    return pyarrow, pyarrow.compute
+
+
+def arrow_files() -> tuple[Any, Any]:
+    """(pyarrow.csv, pyarrow.parquet); UsageError with the command that installs it.
+
+    >>> arrow_files()[0].__name__
+    'pyarrow.csv'
+    """
+    try:
+        import pyarrow.csv
+        import pyarrow.parquet
+    except ModuleNotFoundError as error:
+        raise _absent("pyarrow", "table", "reading tables") from error
+    return pyarrow.csv, pyarrow.parquet
+
+
+def pillow() -> tuple[Any, Any]:
+    """(PIL.Image, PIL.ImageOps); UsageError with the command that installs it.
+
+    >>> pillow()[0].__name__
+    'PIL.Image'
+    """
+    try:
+        import PIL.Image
+        import PIL.ImageOps
+    except ModuleNotFoundError as error:
+        raise _absent("pillow", "images", "reading images") from error
+    return PIL.Image, PIL.ImageOps
+
+
+def _absent(name: str, extra: str, why: str) -> UsageError:
+    return UsageError(
+        f"{why} needs {name}, which is not installed: pip install 'cartograd[{extra}]'"
+    )

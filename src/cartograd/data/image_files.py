@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, FileFormatError, UsageError
-from .extras import require
+from .extras import pillow
 from .fields import Fields
 
 __all__ = ["MAX_PIXELS", "ImagePreprocessing", "open_image"]
@@ -34,8 +34,14 @@ def open_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> An
 
     Raises DataError, naming the file, for what is not a file, not an image of a known format, of
     no or too many pixels, or not to be read.
+
+    >>> try:
+    ...     open_image("/")
+    ... except ValueError as error:
+    ...     print(error)
+    '/' is not a file
     """
-    images = require("PIL.Image", "images", "reading images")
+    images, _ = pillow()
     name = str(path)
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
@@ -106,8 +112,7 @@ class ImagePreprocessing:
 
     def pixels(self, path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         """The image of a file, fitted: uint8 [height, width, channels]. Raises DataError."""
-        operations = require("PIL.ImageOps", "images", "reading images")
-        images = require("PIL.Image", "images", "reading images")
+        images, operations = pillow()
         with open_image(path, self.max_pixels) as image:
             try:
                 image = _flat(operations.exif_transpose(image), images)

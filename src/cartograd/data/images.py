@@ -50,6 +50,15 @@ def scan_images(
 
     Hidden files and folders are passed over. Files that are not images are listed in `skipped`,
     or with `strict` raise DataError. Raises DataError for no folder, no images, or one class only.
+
+    >>> import tempfile, PIL.Image
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("day", "night"):
+    ...         Path(folder, name).mkdir()
+    ...         PIL.Image.new("L", (8, 8)).save(Path(folder, name, "1.png"))
+    ...     files = scan_images(folder)
+    >>> files.classes, files.labels.tolist(), files.sizes
+    (('day', 'night'), [0, 1], {(8, 8): 2})
     """
     root = Path(folder)
     if not root.is_dir():
@@ -193,6 +202,17 @@ def load_images(
     of at most 64, else 64. channels "auto": grey if every image is. mean and std come from
     the training images. verify: read every file now (pixels stay in memory up to `cache_bytes`),
     so that a damaged one is reported before training, not in the middle of it.
+
+    >>> import tempfile, PIL.Image
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name, shade in (("day", 200), ("night", 20)):
+    ...         Path(folder, name).mkdir()
+    ...         for number in range(8):
+    ...             image = PIL.Image.new("L", (8, 8), shade + number)
+    ...             image.save(Path(folder, name, f"{number}.png"))
+    ...     data = load_images(folder, augment=ShiftFlip(shift=1))
+    >>> len(data.train), len(data.valid), len(data.test), data.train[0][0].shape
+    (12, 2, 2, (1, 8, 8))
     """
     files = scan_images(folder, strict, max_pixels)
     height, width = _size(size, files)

@@ -185,7 +185,7 @@ class WeightedRandomSampler(_Seeded):
         scaled = self.weights / self.weights.max()
         if self.replacement:
             ends: NDArray[np.float64] = np.cumsum(scaled)
-            at = generator.random(self.num_samples) * ends[-1]
+            at: NDArray[np.float64] = generator.random(self.num_samples) * float(ends[-1])
             last: int = np.flatnonzero(scaled).tolist()[-1]
             places: NDArray[np.int64] = np.searchsorted(ends, at, side="right")
             drawn = np.minimum(places, last)

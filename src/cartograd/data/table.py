@@ -87,7 +87,14 @@ def prepare_table(
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15),
     seed: int = 0,
 ) -> TableData:
-    """Make a table that has been read ready to predict the column `target`; see load_table."""
+    """Make a table that has been read ready to predict the column `target`; see load_table.
+
+    >>> from cartograd.data import table_from_records
+    >>> rows = [{"x": i * i, "y": 2.5 * i} for i in range(20)]
+    >>> data = prepare_table(table_from_records(rows), "y")
+    >>> data.task, len(data.train), len(data.valid), len(data.test)
+    ('regression', 14, 3, 3)
+    """
     found = find_target(table, target, task)
     values, known = found.encode(table.columns[target])
     usable = np.flatnonzero(known)
@@ -122,6 +129,14 @@ def naive_baseline(
 
     Classification: the majority class and its accuracy. Regression, in the target's unit: the
     mean with its root mean square error, and the median with its mean absolute error.
+
+    >>> import pyarrow
+    >>> column, target = (
+    ...     pyarrow.array(["a", "b", "b", "a"]),
+    ...     Target("y", "classification", ("a", "b")),
+    ... )
+    >>> naive_baseline(target, column, np.array([0, 1, 2]), np.array([3]))
+    {'class': 'b', 'accuracy': 0.0}
     """
     if target.task == "classification":
         codes, _ = target.encode(column)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .extras import require
+from .extras import arrow
 
 __all__ = ["KINDS", "MISSING", "Found", "codes_of", "dates_of", "find_kind", "numbers_of"]
 
@@ -66,17 +66,24 @@ class Found:
 
 def is_text(column: Any) -> bool:
     """Whether a column is stored as strings (dictionaries of strings too)."""
-    arrow = require("pyarrow", "table", "reading tables")
+    pa, _ = arrow()
     kind = column.type
-    if arrow.types.is_dictionary(kind):
+    if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    return bool(arrow.types.is_string(kind) or arrow.types.is_large_string(kind))
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def find_kind(column: Any, wanted: str | None = None) -> Found:
-    """The kind of a column, judged from all of its values; or how to read it as `wanted`."""
-    arrow = require("pyarrow", "table", "reading tables")
-    stored, types = column.type, arrow.types
+    """The kind of a column, judged from all of its values; or how to read it as `wanted`.
+
+    >>> import pyarrow
+    >>> find_kind(pyarrow.array(["1", "2.5", "NA"])).kind
+    'number'
+    >>> find_kind(pyarrow.array(["2001-02-03", "2001-02-04"])).kind
+    'date'
+    """
+    pa, _ = arrow()
+    stored, types = column.type, pa.types
     if wanted == "drop":
         return Found("drop", note="left out, as asked")
     if column.null_count == len(column):
@@ -100,11 +107,11 @@ def _cannot(wanted: str, stored: Any) -> Found:
 
 
 def _kind_of_text(column: Any, wanted: str | None) -> Found:
-    compute = require("pyarrow.compute", "table", "reading tables")
-    values = compute.drop_null(clean(column))
+    _, pc = arrow()
+    values = pc.drop_null(clean(column))
     if not len(values):
         return Found("drop", note="every value is missing")
-    distinct = compute.unique(values)
+    distinct = pc.unique(values)
     words: list[str] = distinct.to_pylist()
     if wanted in ("category", "text"):
         return Found(wanted)
@@ -126,10 +133,10 @@ def _kind_of_text(column: Any, wanted: str | None) -> Found:
 
 def _as_number(values: Any, distinct: Any, forced: bool) -> Found | None:
     """How text reads as numbers, or None if it doesn't; a few odd words may mean missing."""
-    compute = require("pyarrow.compute", "table", "reading tables")
+    _, pc = arrow()
 
     def share(pattern: str, of: Any) -> float:
-        return compute.sum(compute.match_substring_regex(of, pattern)).as_py() / len(of)
+        return pc.sum(pc.match_substring_regex(of, pattern)).as_py() / len(of)
 
     plain = share(_NUMBER, values)
     if plain == 1.0:
@@ -139,7 +146,7 @@ def _as_number(values: Any, distinct: Any, forced: bool) -> Found | None:
     for style, pattern in (("thousands", _THOUSANDS), ("decimal comma", _DECIMAL_COMMA)):
         if share(f"{pattern}|{_NUMBER}", values) == 1.0:
             return Found("number", style)
-    odd = compute.filter(distinct, compute.invert(compute.match_substring_regex(distinct, _NUMBER)))
+    odd = pc.filter(distinct, pc.invert(pc.match_substring_regex(distinct, _NUMBER)))
     if len(odd) <= 3 and plain >= 0.5 and (forced or len(distinct) - len(odd) >= 10):
         absent = tuple(sorted(odd.to_pylist()))
         shown = ", ".join(repr(word[:20]) for word in absent)
@@ -160,33 +167,37 @@ def _kind_of_words(count: int, words: list[str]) -> Found:
 
 def clean(column: Any) -> Any:
     """Text without spaces around it, and null where it means a missing value."""
-    arrow = require("pyarrow", "table", "reading tables")
-    compute = require("pyarrow.compute", "table", "reading tables")
-    trimmed = compute.utf8_trim_whitespace(column.cast(arrow.string()))
-    gone = compute.is_in(trimmed, value_set=arrow.array(MISSING, arrow.string()))
-    return compute.if_else(gone, arrow.scalar(None, arrow.string()), trimmed)
+    pa, pc = arrow()
+    trimmed = pc.utf8_trim_whitespace(column.cast(pa.string()))
+    gone = pc.is_in(trimmed, value_set=pa.array(MISSING, pa.string()))
+    return pc.if_else(gone, pa.scalar(None, pa.string()), trimmed)
 
 
 def numbers_of(
     column: Any, style: str = "plain", absent: tuple[str, ...] = ()
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The numbers of a column, NaN where missing, and where there is something else instead."""
-    arrow = require("pyarrow", "table", "reading tables")
-    compute = require("pyarrow.compute", "table", "reading tables")
+    """The numbers of a column, NaN where missing, and where there is something else instead.
+
+    >>> import pyarrow
+    >>> numbers, wrong = numbers_of(pyarrow.array(["1", "", "x"]))
+    >>> numbers.tolist(), wrong.tolist()
+    ([1.0, nan, nan], [False, False, True])
+    """
+    pa, pc = arrow()
     if not is_text(column):
         return _stored_numbers(column)
     values = clean(column)
     if absent:
-        gone = compute.is_in(values, value_set=arrow.array(absent, arrow.string()))
-        values = compute.if_else(gone, arrow.scalar(None, arrow.string()), values)
+        gone = pc.is_in(values, value_set=pa.array(absent, pa.string()))
+        values = pc.if_else(gone, pa.scalar(None, pa.string()), values)
     if style == "thousands":
-        grouped = compute.match_substring_regex(values, _THOUSANDS)
-        values = compute.if_else(grouped, compute.replace_substring(values, ",", ""), values)
+        grouped = pc.match_substring_regex(values, _THOUSANDS)
+        values = pc.if_else(grouped, pc.replace_substring(values, ",", ""), values)
     elif style == "decimal comma":
-        values = compute.replace_substring(values, ",", ".")
-    good = compute.match_substring_regex(values, _NUMBER)
-    numbers = compute.if_else(good, values, arrow.scalar(None, arrow.string()))
-    return _floats(compute.cast(numbers, arrow.float64())), ~_flags(good, null=True)
+        values = pc.replace_substring(values, ",", ".")
+    good = pc.match_substring_regex(values, _NUMBER)
+    numbers = pc.if_else(good, values, pa.scalar(None, pa.string()))
+    return _floats(pc.cast(numbers, pa.float64())), ~_flags(good, null=True)
 
 
 def truths_of(column: Any) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -200,95 +211,102 @@ def truths_of(column: Any) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
 
 
 def _stored_numbers(column: Any) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    arrow = require("pyarrow", "table", "reading tables")
-    compute = require("pyarrow.compute", "table", "reading tables")
-    types, stored = arrow.types, column.type
+    pa, pc = arrow()
+    types, stored = pa.types, column.type
     if types.is_null(stored):
         return np.full(len(column), np.nan), np.zeros(len(column), np.bool_)
     scale = 1.0
     if types.is_time(stored) or types.is_duration(stored):
         scale = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}[stored.unit]
-        column = column.cast(arrow.int32() if types.is_time32(stored) else arrow.int64())
+        column = column.cast(pa.int32() if types.is_time32(stored) else pa.int64())
     elif types.is_boolean(stored):
-        column = column.cast(arrow.int8())
+        column = column.cast(pa.int8())
     elif not (types.is_integer(stored) or types.is_floating(stored) or types.is_decimal(stored)):
-        return np.full(len(column), np.nan), ~_flags(compute.is_null(column))
-    return _floats(compute.cast(column, arrow.float64(), safe=False)) * scale, np.zeros(
+        return np.full(len(column), np.nan), ~_flags(pc.is_null(column))
+    return _floats(pc.cast(column, pa.float64(), safe=False)) * scale, np.zeros(
         len(column), np.bool_
     )
 
 
 def codes_of(column: Any) -> tuple[NDArray[np.int64], list[str]]:
-    """Each value as an index into the distinct texts, -1 where missing, and those texts."""
-    arrow = require("pyarrow", "table", "reading tables")
-    compute = require("pyarrow.compute", "table", "reading tables")
+    """Each value as an index into the distinct texts, -1 where missing, and those texts.
+
+    >>> import pyarrow
+    >>> codes, texts = codes_of(pyarrow.array(["b", "a", None, "b"]))
+    >>> codes.tolist(), texts
+    ([0, 1, -1, 0], ['b', 'a'])
+    """
+    pa, pc = arrow()
     if is_text(column):
         values = clean(column)
     else:
-        types = arrow.types
+        types = pa.types
         if types.is_floating(column.type):  # 3.0 is the category "3", as in a table of integers
-            column = compute.if_else(compute.is_nan(column), None, column)
-            whole = compute.equal(compute.round(column), column)
-            if compute.all(whole, min_count=0).as_py() and _fits_int64(column):
-                column = column.cast(arrow.int64())
-        values = clean(column.cast(arrow.string()))
-    if isinstance(values, arrow.ChunkedArray):
+            column = pc.if_else(pc.is_nan(column), None, column)
+            whole = pc.equal(pc.round(column), column)
+            if pc.all(whole, min_count=0).as_py() and _fits_int64(column):
+                column = column.cast(pa.int64())
+        values = clean(column.cast(pa.string()))
+    if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
-    encoded = compute.dictionary_encode(values)
-    codes = compute.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
+    encoded = pc.dictionary_encode(values)
+    codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
     return codes.astype(np.int64), encoded.dictionary.to_pylist()
 
 
 def _fits_int64(column: Any) -> bool:
-    compute = require("pyarrow.compute", "table", "reading tables")
-    largest = compute.max(compute.abs(column)).as_py()
+    _, pc = arrow()
+    largest = pc.max(pc.abs(column)).as_py()
     return largest is None or largest < 2.0**53
 
 
 def dates_of(column: Any, style: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Microseconds since 1970 (the least int64 where missing), and where there is no date."""
-    arrow = require("pyarrow", "table", "reading tables")
-    compute = require("pyarrow.compute", "table", "reading tables")
+    """Microseconds since 1970 (the least int64 where missing), and where there is no date.
+
+    >>> import pyarrow
+    >>> moments, wrong = dates_of(pyarrow.array(["1970-01-02", "1970-02-30"]), "y-m-d")
+    >>> moments.tolist()[0], wrong.tolist()
+    (86400000000, [False, True])
+    """
+    pa, pc = arrow()
     least = np.iinfo(np.int64).min
     if style == "time":
-        if not (arrow.types.is_date(column.type) or arrow.types.is_timestamp(column.type)):
+        if not (pa.types.is_date(column.type) or pa.types.is_timestamp(column.type)):
             if not is_text(column):
-                return np.full(len(column), least), ~_flags(compute.is_null(column))
+                return np.full(len(column), least), ~_flags(pc.is_null(column))
             style = "y-m-d"
         else:
-            moments = column.cast(arrow.timestamp("us"), safe=False).cast(arrow.int64())
+            moments = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
             return _ints(moments, least), np.zeros(len(column), np.bool_)
     elif not is_text(column):
         return dates_of(column, "time")
     values = clean(column)
-    if isinstance(values, arrow.ChunkedArray):
+    if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
-    parts = compute.extract_regex(values, _DATES[style])
-    matched = ~_flags(compute.is_null(parts))
+    parts = pc.extract_regex(values, _DATES[style])
+    matched = ~_flags(pc.is_null(parts))
 
     def field(name: str, default: int) -> NDArray[np.int64]:
-        text = compute.struct_field(parts, name)
-        empty = compute.equal(text, "")
-        filled = compute.if_else(empty, arrow.scalar(None, arrow.string()), text)
-        return _ints(filled.cast(arrow.int64()), default)
+        text = pc.struct_field(parts, name)
+        empty = pc.equal(text, "")
+        filled = pc.if_else(empty, pa.scalar(None, pa.string()), text)
+        return _ints(filled.cast(pa.int64()), default)
 
     month, day = field("m", 1), field("d", 1)
     months = ((field("y", 1970) - 1970) * 12 + np.clip(month, 1, 12) - 1).view("datetime64[M]")
     first = months.astype("datetime64[D]")
     days = (months + 1).astype("datetime64[D]").astype(np.int64) - first.astype(np.int64)
     hour, minute = field("H", 0), field("M", 0)
-    seconds = compute.struct_field(parts, "S")
-    empty = compute.equal(seconds, "")
-    second = _floats(
-        compute.if_else(empty, arrow.scalar(None, arrow.string()), seconds).cast(arrow.float64())
-    )
+    seconds = pc.struct_field(parts, "S")
+    empty = pc.equal(seconds, "")
+    second = _floats(pc.if_else(empty, pa.scalar(None, pa.string()), seconds).cast(pa.float64()))
     second = np.nan_to_num(second)
     good = matched & (month >= 1) & (month <= 12) & (day >= 1) & (day <= days)
     good &= (hour < 24) & (minute < 60) & (second < 61)
     moment = (first.astype(np.int64) + day - 1) * _DAY
     moment += (hour * 3600 + minute * 60) * 1_000_000 + np.round(second * 1e6).astype(np.int64)
-    moment -= _zones(compute.struct_field(parts, "z"))
-    return np.where(good, moment, least), ~good & ~_flags(compute.is_null(values))
+    moment -= _zones(pc.struct_field(parts, "z"))
+    return np.where(good, moment, least), ~good & ~_flags(pc.is_null(values))
 
 
 def _zones(column: Any) -> NDArray[np.int64]:
@@ -305,17 +323,17 @@ def _offset(zone: str) -> int:
 
 
 def _floats(column: Any) -> NDArray[np.float64]:
-    compute = require("pyarrow.compute", "table", "reading tables")
-    return np.array(compute.fill_null(column, np.nan).to_numpy(), np.float64)
+    _, pc = arrow()
+    return np.array(pc.fill_null(column, np.nan).to_numpy(), np.float64)
 
 
 def _ints(column: Any, default: int) -> NDArray[np.int64]:
-    compute = require("pyarrow.compute", "table", "reading tables")
-    return np.array(compute.fill_null(column, default).to_numpy(), np.int64)
+    _, pc = arrow()
+    return np.array(pc.fill_null(column, default).to_numpy(), np.int64)
 
 
 def _flags(column: Any, null: bool = False) -> NDArray[np.bool_]:
-    compute = require("pyarrow.compute", "table", "reading tables")
-    filled = compute.fill_null(column, null)
+    _, pc = arrow()
+    filled = pc.fill_null(column, null)
     values = filled.to_numpy() if hasattr(filled, "chunks") else filled.to_numpy(False)
     return np.array(values, np.bool_)

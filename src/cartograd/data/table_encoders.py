@@ -37,6 +37,10 @@ class Encoder(Protocol):
     """What a fitted column can do: `encode` its values, and say how many numbers that makes.
 
     width: floats a row; categories: how many indices there are (0 if it gives floats).
+
+    >>> encoder: Encoder = NumberEncoder("age", 40.0, 10.0)
+    >>> encoder.width, encoder.categories
+    (1, 0)
     """
 
     kind: ClassVar[str]
@@ -314,6 +318,11 @@ def fit_encoder(
 
     Categories seen fewer than `min_count` times, or beyond the `max_categories` most frequent,
     are left to the slot of those not known, which is thereby trained.
+
+    >>> import pyarrow
+    >>> encoder = fit_encoder("x", pyarrow.array([1.0, 3.0]), Found("number"))
+    >>> encoder.encode(pyarrow.array([5.0])).tolist()
+    [[3.0]]
     """
     if found.kind in ("number", "boolean"):
         return _fit_number(name, column, found)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, UsageError
-from .extras import require
+from .extras import arrow, arrow_files
 
 __all__ = ["Table", "read_table", "table_from_records"]
 
@@ -54,8 +54,16 @@ def read_table(
     delimiter: found from the header row if not given, among comma, semicolon, tab and bar.
     Raises DataError, naming the file, for one that is not there, is empty, has no rows, has
     duplicate column names or rows of different lengths, is half written or otherwise unreadable.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "a.csv")
+    ...     _ = path.write_text("name;age\nAda;36\n")
+    ...     table = read_table(path)
+    >>> table.names, table.rows
+    (('name', 'age'), 1)
     """
-    require("pyarrow", "table", "reading tables")
+    arrow()
     path = Path(path)
     name = str(path)
     try:
@@ -89,7 +97,7 @@ def table_from_records(records: Iterable[Mapping[str, Any]], source: str = "the 
     >>> table.names, table.rows
     (('age', 'city'), 2)
     """
-    arrow = require("pyarrow", "table", "reading tables")
+    pa, _ = arrow()
     rows = list(records)
     if not rows:
         raise DataError(f"{source} are empty")
@@ -102,20 +110,20 @@ def table_from_records(records: Iterable[Mapping[str, Any]], source: str = "the 
     for name in names:
         values = [row.get(name) for row in rows]
         try:
-            columns[name] = arrow.array(values)
-        except (arrow.ArrowInvalid, arrow.ArrowTypeError, OverflowError):
-            columns[name] = arrow.array([None if v is None else str(v) for v in values])
+            columns[name] = pa.array(values)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+            columns[name] = pa.array([None if v is None else str(v) for v in values])
     return Table(columns, len(rows), source)
 
 
 def _read_parquet(path: Path) -> Any:
-    arrow = require("pyarrow", "table", "reading tables")
-    parquet = require("pyarrow.parquet", "table", "reading tables")
+    pa, _ = arrow()
+    _, parquet = arrow_files()
     try:
         with parquet.ParquetFile(path, page_checksum_verification=True) as file:
             _check_names(path, file.schema_arrow.names)
             return file.read()
-    except (arrow.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{str(path)!r} is not a whole Parquet file (half written, or of another kind?): "
             f"{error}"
@@ -123,8 +131,8 @@ def _read_parquet(path: Path) -> Any:
 
 
 def _read_csv(path: Path, delimiter: str | None, encoding: str) -> Any:
-    arrow = require("pyarrow", "table", "reading tables")
-    reader = require("pyarrow.csv", "table", "reading tables")
+    pa, _ = arrow()
+    reader, _ = arrow_files()
     try:
         head, quotes = _look(path)
     except OSError as error:
@@ -147,10 +155,10 @@ def _read_csv(path: Path, delimiter: str | None, encoding: str) -> Any:
             read_options=reader.ReadOptions(use_threads=False, encoding=encoding),
             parse_options=reader.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             convert_options=reader.ConvertOptions(
-                column_types=dict.fromkeys(names, arrow.string()), strings_can_be_null=False
+                column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
             ),
         )
-    except (arrow.ArrowException, OSError, UnicodeError) as error:
+    except (pa.ArrowException, OSError, UnicodeError) as error:
         raise DataError(_explain(path, str(error), names, encoding)) from error
     if table.column_names != names:
         raise DataError(
@@ -162,9 +170,9 @@ def _read_csv(path: Path, delimiter: str | None, encoding: str) -> Any:
 
 def _look(path: Path) -> tuple[bytes, int]:
     """The first bytes of a file, and how many quotes it has in all."""
-    arrow = require("pyarrow", "table", "reading tables")
+    pa, _ = arrow()
     head, quotes = b"", 0
-    with arrow.input_stream(str(path), compression="detect") as source:
+    with pa.input_stream(str(path), compression="detect") as source:
         while chunk := source.read(_HEAD):
             head = head or chunk
             quotes += chunk.count(b'"')

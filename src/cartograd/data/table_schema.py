@@ -181,7 +181,11 @@ class TableSchema:
 
 
 def missing_column(table: Table, name: str, what: str) -> DataError:
-    """The error for a column that is not there, with the names that are close to it."""
+    """The error for a column that is not there, with the names that are close to it.
+
+    >>> print(missing_column(Table({"price": None}, 0, "a.csv"), "prise", "target column"))
+    a.csv has no target column 'prise': did you mean 'price'?
+    """
     by_case = [other for other in table.names if other.strip().lower() == name.strip().lower()]
     close = by_case or difflib.get_close_matches(name, table.names, 3, 0.6)
     hint = f"did you mean {' or '.join(map(repr, close))}?" if close else ""
@@ -197,6 +201,11 @@ def find_target(table: Table, name: str, task: str | None = None) -> Target:
     Numbers are classes if all are whole and at most 20 differ, each on average at least twice
     there. `task` decides instead. Raises DataError if the column is not there, is empty, a date,
     constant, or has nearly as many classes as rows.
+
+    >>> from cartograd.data import table_from_records
+    >>> table = table_from_records([{"sold": "yes"}, {"sold": "no"}])
+    >>> find_target(table, "sold").classes
+    ('no', 'yes')
     """
     if name not in table.columns:
         raise missing_column(table, name, "target column")
@@ -257,6 +266,12 @@ def fit_schema(
     """Find what each column is from the whole table, and fit its encoder to the rows `train`.
 
     kinds: column name to one of KINDS, to decide instead. drop: columns to leave out.
+
+    >>> from cartograd.data import table_from_records
+    >>> table = table_from_records([{"x": 1, "y": 2.5}, {"x": 3, "y": 4.5}])
+    >>> schema = fit_schema(table, np.array([0, 1]), find_target(table, "y"))
+    >>> schema.columns[0].name, schema.target.mean
+    ('x', 3.5)
     """
     wanted = dict(kinds or {}) | dict.fromkeys(drop, "drop")
     for name, kind in wanted.items():
