@@ -6,7 +6,7 @@ array API standard 2025.12. Derivative conventions at kinks are in the `kink` fi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ __all__ = [
     "REAL",
     "abs_",
     "add",
+    "binary",
     "bitwise_and",
     "bitwise_invert",
     "bitwise_left_shift",
@@ -71,6 +72,7 @@ __all__ = [
     "square",
     "subtract",
     "trunc",
+    "unary",
     "where",
 ]
 
@@ -94,33 +96,57 @@ _INTS = (sample((12, -7, 5, 0, 1, -1), (5, 3, 6, 2, 1, 4)),)
 _TRUTH = (sample((True, True, False, False), (True, False, True, False)),)
 
 
+# --- records with one and two inputs -------------------------------------------------------------
+
+Unary = Callable[[Node, Node], Node]  # (y, x)
+Binary = Callable[[Node, Node, Node], Node]  # (y, x1, x2)
+
+
+def unary(name: str, eval: Callable[..., Array], partial: Unary | int | None, **fields: Any) -> Op:
+    """An elementwise op of one input; `partial` is (y, x) -> d y / d x, 1, -1 or None for 0."""
+    return elementwise(name, eval, (partial,), **fields)
+
+
+def binary(
+    name: str,
+    eval: Callable[..., Array],
+    first: Binary | int | None,
+    second: Binary | int | None,
+    *,
+    taken: Callable[[Node, Node, Node], tuple[Node, Node]] | None = None,
+    **fields: Any,
+) -> Op:
+    """An elementwise op of two inputs, and its partials (y, x1, x2) -> d y / d x1 and d x2."""
+    return elementwise(name, eval, (first, second), taken=taken, **fields)
+
+
 # --- arithmetic ----------------------------------------------------------------------------------
 
-add = elementwise(
-    "add", np.add, (1, 1), commutative=True, samples=PAIRS, formula="x1 + x2",
+add: Op = binary(
+    "add", np.add, 1, 1, commutative=True, samples=PAIRS, formula="x1 + x2",
     doc="The sum of two arrays.",
 )  # fmt: skip
-subtract = elementwise(
-    "subtract", np.subtract, (1, -1), samples=PAIRS, formula="x1 - x2",
+subtract: Op = binary(
+    "subtract", np.subtract, 1, -1, samples=PAIRS, formula="x1 - x2",
     doc="The difference of two arrays.",
 )  # fmt: skip
-multiply = elementwise(
-    "multiply", np.multiply, (lambda y, a, b: b, lambda y, a, b: a), commutative=True,
+multiply: Op = binary(
+    "multiply", np.multiply, lambda y, a, b: b, lambda y, a, b: a, commutative=True,
     samples=PAIRS, formula="x1 * x2", doc="The product of two arrays.",
 )  # fmt: skip
-divide = elementwise(
-    "divide", np.divide, (lambda y, a, b: 1.0 / b, lambda y, a, b: -(y / b)),
+divide: Op = binary(
+    "divide", np.divide, lambda y, a, b: 1.0 / b, lambda y, a, b: -(y / b),
     kinds="floating", delicate=True, samples=PAIRS, formula="x1 / x2",
     doc="The quotient of two arrays.",
 )  # fmt: skip
-negative = elementwise("negative", np.negative, (-1,), samples=_ONE, formula="-x", doc="Minus x.")
-positive = elementwise("positive", np.positive, (1,), samples=_ONE, formula="x", doc="x itself.")
-square = elementwise(
-    "square", np.square, (lambda y, x: 2.0 * x,), samples=_ONE, formula="x * x",
+negative: Op = unary("negative", np.negative, -1, samples=_ONE, formula="-x", doc="Minus x.")
+positive: Op = unary("positive", np.positive, 1, samples=_ONE, formula="x", doc="x itself.")
+square: Op = unary(
+    "square", np.square, lambda y, x: 2.0 * x, samples=_ONE, formula="x * x",
     doc="The square.",
 )  # fmt: skip
-reciprocal = elementwise(
-    "reciprocal", np.reciprocal, (lambda y, x: -(y * y),), kinds="floating", delicate=True,
+reciprocal: Op = unary(
+    "reciprocal", np.reciprocal, lambda y, x: -(y * y), kinds="floating", delicate=True,
     samples=_ONE, formula="1 / x", doc="One over x.",
 )  # fmt: skip
 
@@ -144,13 +170,13 @@ def _remainder(x1: Array, x2: Array) -> Array:
     return np.remainder(x1, x2)
 
 
-floor_divide = elementwise(
-    "floor_divide", _floor_divide, (None, None), samples=PAIRS, formula="floor(x1 / x2)",
+floor_divide: Op = binary(
+    "floor_divide", _floor_divide, None, None, samples=PAIRS, formula="floor(x1 / x2)",
     doc="The quotient rounded towards minus infinity; an integer by zero raises DivideByZeroError.",
     kink="The derivative is 0 everywhere, also where the value jumps.",
 )  # fmt: skip
-remainder = elementwise(
-    "remainder", _remainder, (1, lambda y, a, b: -floor_divide(a, b)), samples=PAIRS,
+remainder: Op = binary(
+    "remainder", _remainder, 1, lambda y, a, b: -floor_divide(a, b), samples=PAIRS,
     formula="x1 - floor(x1 / x2) * x2",
     doc="The remainder with the sign of the divisor; an integer by zero raises DivideByZeroError.",
     kink="The derivatives are 1 and -floor(x1/x2), also where the value jumps.",
@@ -181,19 +207,17 @@ def _pow_dx(y: Node, x: Node, p: Node) -> Node:
     return pow_derivative(x, p, n=1, m=0)
 
 
-pow_ = elementwise(
-    "pow", _pow, (_pow_dx, lambda y, x, p: pow_derivative(x, p, n=0, m=1)), delicate=True,
+pow_: Op = binary(
+    "pow", _pow, _pow_dx, lambda y, x, p: pow_derivative(x, p, n=0, m=1), delicate=True,
     flops=20, samples=(sample(POSITIVE, (1.5, -2.0, 0.4, 3.0, -0.7, 2.0)),),
     formula="x1 ** x2", doc="x1 to the power x2.",
     kink="d/dx1 is 0 where x2 = 0, also at x1 = 0. d/dx2 at x1 = 0 is 0 for x2 >= 0 and -inf for "
     "x2 < 0; it is NaN for x1 < 0, where powers near x2 are not real.",
 )  # fmt: skip
-pow_derivative = elementwise(
+pow_derivative: Op = binary(
     "pow_derivative", pow_derivative_eval,
-    (
-        lambda y, x, p: pow_derivative(x, p, n=y.params["n"] + 1, m=y.params["m"]),
-        lambda y, x, p: pow_derivative(x, p, n=y.params["n"], m=y.params["m"] + 1),
-    ),
+    lambda y, x, p: pow_derivative(x, p, n=y.params["n"] + 1, m=y.params["m"]),
+    lambda y, x, p: pow_derivative(x, p, n=y.params["n"], m=y.params["m"] + 1),
     kinds="floating", delicate=True, flops=40, tags=("internal",),
     samples=(sample(POSITIVE, (1.5, -2.0, 0.4, 3.0, -0.7, 2.0), n=1, m=0),),
     formula="d^n/dx1^n d^m/dx2^m x1 ** x2",
@@ -204,27 +228,27 @@ pow_derivative = elementwise(
 
 # --- signs ---------------------------------------------------------------------------------------
 
-abs_ = elementwise(
-    "abs", np.abs, (lambda y, x: sign(x),), samples=_ONE, formula="|x|",
+abs_: Op = unary(
+    "abs", np.abs, lambda y, x: sign(x), samples=_ONE, formula="|x|",
     doc="The absolute value.", kink="The derivative at 0 is 0.",
 )  # fmt: skip
-sign = elementwise(
-    "sign", np.sign, (None,), samples=_ONE, formula="-1, 0 or 1",
+sign: Op = unary(
+    "sign", np.sign, None, samples=_ONE, formula="-1, 0 or 1",
     doc="The sign: 0 for zeros, NaN for NaN.",
     kink="The derivative is 0 everywhere, also at 0.",
 )  # fmt: skip
-signbit = elementwise(
-    "signbit", np.signbit, (None,), kinds="floating", result="bool", samples=_ONE,
+signbit: Op = unary(
+    "signbit", np.signbit, None, kinds="floating", result="bool", samples=_ONE,
     doc="Whether the sign bit is set: true for -0.0 and negative numbers.",
 )  # fmt: skip
-copysign = elementwise(
-    "copysign", np.copysign, (lambda y, a, b: sign(a) * copysign(1.0, b), None),
+copysign: Op = binary(
+    "copysign", np.copysign, lambda y, a, b: sign(a) * copysign(1.0, b), None,
     kinds="floating", samples=PAIRS, formula="|x1| * (-1)**signbit(x2)",
     doc="x1 with the sign of x2.",
     kink="The derivative with respect to x1 is 0 at x1 = 0; that with respect to x2 is 0 "
     "everywhere.",
 )  # fmt: skip
-nextafter = elementwise(
+nextafter: Op = elementwise(
     "nextafter", np.nextafter, None, kinds="floating", arity=2, differentiable=False,
     why="it steps between floating-point numbers and is no function of the reals", samples=PAIRS,
     doc="The next floating-point number after x1 in the direction of x2.",
@@ -235,17 +259,23 @@ nextafter = elementwise(
 
 _FLAT = "The derivative is 0 everywhere, also where the value jumps."
 
-floor = elementwise(
-    "floor", np.floor, (None,), samples=_ONE, kink=_FLAT, doc="The largest integer not above x.",
+floor: Op = unary(
+    "floor", np.floor, None, samples=_ONE, kink=_FLAT, doc="The largest integer not above x.",
 )  # fmt: skip
-ceil = elementwise(
-    "ceil", np.ceil, (None,), samples=_ONE, kink=_FLAT, doc="The smallest integer not below x.",
+ceil: Op = unary(
+    "ceil", np.ceil, None, samples=_ONE, kink=_FLAT, doc="The smallest integer not below x.",
 )  # fmt: skip
-trunc = elementwise(
-    "trunc", np.trunc, (None,), samples=_ONE, kink=_FLAT, doc="x without its fraction.",
+trunc: Op = unary(
+    "trunc", np.trunc, None, samples=_ONE, kink=_FLAT, doc="x without its fraction.",
 )  # fmt: skip
-round_ = elementwise(
-    "round", lambda x: x if x.dtype.kind in "iu" else np.rint(x), (None,), samples=_ONE,
+
+
+def _round(x: Array) -> Array:
+    return x if x.dtype.kind in "iu" else np.rint(x)
+
+
+round_: Op = unary(
+    "round", _round, None, samples=_ONE,
     kink=_FLAT, doc="The nearest integer; halves go to the even one.",
 )  # fmt: skip
 
@@ -259,27 +289,37 @@ def _greater_share(x1: Array, x2: Array) -> Array:
     return np.where(unordered, np.array(np.nan, x1.dtype), y) if unordered.any() else y
 
 
-greater_share = elementwise(
-    "greater_share", _greater_share, (None, None), kinds="floating", tags=("internal",),
+greater_share: Op = binary(
+    "greater_share", _greater_share, None, None, kinds="floating", tags=("internal",),
     samples=PAIRS, formula="1 if x1 > x2, 1/2 if x1 = x2, 0 if x1 < x2",
     doc="The share of x1 in maximum(x1, x2), its derivative; NaN if either is NaN.",
 )  # fmt: skip
 _TIES = "Where the two are equal each gets half of the derivative; where either is NaN, NaN."
-maximum = elementwise(
+maximum: Op = binary(
     "maximum", np.maximum,
-    (lambda y, a, b: greater_share(a, b), lambda y, a, b: greater_share(b, a)),
+    lambda y, a, b: greater_share(a, b), lambda y, a, b: greater_share(b, a),
     taken=lambda y, a, b: (~(a < b), ~(b < a)), commutative=True, samples=PAIRS,
     formula="x1 if x1 > x2 else x2", doc="The larger of two; NaN if either is NaN.", kink=_TIES,
 )  # fmt: skip
-minimum = elementwise(
+minimum: Op = binary(
     "minimum", np.minimum,
-    (lambda y, a, b: greater_share(b, a), lambda y, a, b: greater_share(a, b)),
+    lambda y, a, b: greater_share(b, a), lambda y, a, b: greater_share(a, b),
     taken=lambda y, a, b: (~(b < a), ~(a < b)), commutative=True, samples=PAIRS,
     formula="x1 if x1 < x2 else x2", doc="The smaller of two; NaN if either is NaN.", kink=_TIES,
 )  # fmt: skip
-relu = elementwise(
-    "relu", lambda x: np.maximum(x, np.zeros((), x.dtype)), (lambda y, x: sign(y),),
-    taken=lambda y, x: (~(x <= 0),), samples=_ONE, formula="max(x, 0)",
+
+
+def _relu(x: Array) -> Array:
+    return np.maximum(x, np.zeros((), x.dtype))
+
+
+def _relu_taken(y: Node, x: Node) -> tuple[Node]:
+    return (~(x <= 0),)
+
+
+relu: Op = unary(
+    "relu", _relu, lambda y, x: sign(y),
+    taken=_relu_taken, samples=_ONE, formula="max(x, 0)",
     doc="x where it is positive, else 0; NaN for NaN.",
     kink="The derivative at 0 is 0; at NaN it is NaN.",
 )  # fmt: skip
@@ -309,10 +349,14 @@ def _where_batch(inputs: Sequence[Node], batched: Sequence[bool], size: int, **p
     return where(*spread(inputs, batched, size))
 
 
+def _where_taken(y: Node, condition: Node, x1: Node, x2: Node) -> tuple[None, Node, Node]:
+    return None, condition, ~condition
+
+
 # A partial of 1 where `taken` says so, and a structural zero elsewhere.
 where: Op = make_op(
     "where", "elementwise", np.where, _where_rule, partials=(None, 1, 1),
-    taken=lambda y, c, a, b: (None, c, ~c), batch=_where_batch, kinds="all",
+    taken=_where_taken, batch=_where_batch, kinds="all",
     samples=(sample((True, False, True, False, False, True), REAL, tuple(reversed(REAL))),),
     formula="x1 if condition else x2", doc="Elements of x1 where the condition holds, else of x2.",
     kink="The branch not taken gets a derivative of exactly 0, whatever its own derivative is.",
@@ -323,31 +367,35 @@ where: Op = make_op(
 
 
 def _comparison(name: str, eval: Any, symbol: str, kinds: str, doc: str, both: bool = False) -> Op:
-    return elementwise(
-        name, eval, (None, None), kinds=kinds, result="bool", commutative=both, samples=PAIRS,
+    return binary(
+        name, eval, None, None, kinds=kinds, result="bool", commutative=both, samples=PAIRS,
         formula=f"x1 {symbol} x2", doc=doc,
     )  # fmt: skip
 
 
-equal = _comparison("equal", np.equal, "==", "all", "Whether two are equal (NaN never is).", True)
-not_equal = _comparison(
+equal: Op = _comparison(
+    "equal", np.equal, "==", "all", "Whether two are equal; NaN never is.", True
+)
+not_equal: Op = _comparison(
     "not_equal", np.not_equal, "!=", "all", "Whether two differ (NaN always does).", True
 )
-less = _comparison("less", np.less, "<", "numeric", "Whether x1 is less than x2.")
-less_equal = _comparison("less_equal", np.less_equal, "<=", "numeric", "Whether x1 is at most x2.")
-greater = _comparison("greater", np.greater, ">", "numeric", "Whether x1 is greater than x2.")
-greater_equal = _comparison(
+less: Op = _comparison("less", np.less, "<", "numeric", "Whether x1 is less than x2.")
+less_equal: Op = _comparison(
+    "less_equal", np.less_equal, "<=", "numeric", "Whether x1 is at most x2."
+)
+greater: Op = _comparison("greater", np.greater, ">", "numeric", "Whether x1 is greater than x2.")
+greater_equal: Op = _comparison(
     "greater_equal", np.greater_equal, ">=", "numeric", "Whether x1 is at least x2."
 )
-isfinite = elementwise(
-    "isfinite", np.isfinite, (None,), result="bool", samples=_ONE,
+isfinite: Op = unary(
+    "isfinite", np.isfinite, None, result="bool", samples=_ONE,
     doc="Whether x is neither infinite nor NaN.",
 )  # fmt: skip
-isinf = elementwise(
-    "isinf", np.isinf, (None,), result="bool", samples=_ONE, doc="Whether x is infinite.",
+isinf: Op = unary(
+    "isinf", np.isinf, None, result="bool", samples=_ONE, doc="Whether x is infinite.",
 )  # fmt: skip
-isnan = elementwise(
-    "isnan", np.isnan, (None,), result="bool", samples=_ONE, doc="Whether x is NaN.",
+isnan: Op = unary(
+    "isnan", np.isnan, None, result="bool", samples=_ONE, doc="Whether x is NaN.",
 )  # fmt: skip
 
 
@@ -355,32 +403,32 @@ isnan = elementwise(
 
 
 def _logical(name: str, eval: Any, doc: str) -> Op:
-    return elementwise(
-        name, eval, (None, None), kinds="boolean", result="bool", commutative=True, samples=_TRUTH,
+    return binary(
+        name, eval, None, None, kinds="boolean", result="bool", commutative=True, samples=_TRUTH,
         doc=doc,
     )  # fmt: skip
 
 
-logical_and = _logical("logical_and", np.logical_and, "Whether both hold.")
-logical_or = _logical("logical_or", np.logical_or, "Whether either holds.")
-logical_xor = _logical("logical_xor", np.logical_xor, "Whether exactly one holds.")
-logical_not = elementwise(
-    "logical_not", np.logical_not, (None,), kinds="boolean", result="bool",
+logical_and: Op = _logical("logical_and", np.logical_and, "Whether both hold.")
+logical_or: Op = _logical("logical_or", np.logical_or, "Whether either holds.")
+logical_xor: Op = _logical("logical_xor", np.logical_xor, "Whether exactly one holds.")
+logical_not: Op = unary(
+    "logical_not", np.logical_not, None, kinds="boolean", result="bool",
     samples=(sample((True, False)),), doc="Whether x does not hold.",
 )  # fmt: skip
 
 
 def _bits(name: str, eval: Any, doc: str) -> Op:
-    return elementwise(
-        name, eval, (None, None), kinds="integer_or_bool", commutative=True, samples=_INTS, doc=doc,
+    return binary(
+        name, eval, None, None, kinds="integer_or_bool", commutative=True, samples=_INTS, doc=doc,
     )  # fmt: skip
 
 
-bitwise_and = _bits("bitwise_and", np.bitwise_and, "The bits set in both.")
-bitwise_or = _bits("bitwise_or", np.bitwise_or, "The bits set in either.")
-bitwise_xor = _bits("bitwise_xor", np.bitwise_xor, "The bits set in exactly one.")
-bitwise_invert = elementwise(
-    "bitwise_invert", np.invert, (None,), kinds="integer_or_bool", samples=(sample(INTEGERS),),
+bitwise_and: Op = _bits("bitwise_and", np.bitwise_and, "The bits set in both.")
+bitwise_or: Op = _bits("bitwise_or", np.bitwise_or, "The bits set in either.")
+bitwise_xor: Op = _bits("bitwise_xor", np.bitwise_xor, "The bits set in exactly one.")
+bitwise_invert: Op = unary(
+    "bitwise_invert", np.invert, None, kinds="integer_or_bool", samples=(sample(INTEGERS),),
     doc="Every bit inverted.",
 )  # fmt: skip
 
@@ -403,21 +451,21 @@ def _right_shift(x1: Array, x2: Array) -> Array:
     return np.right_shift(x1, x2)
 
 
-bitwise_left_shift = elementwise(
-    "bitwise_left_shift", _left_shift, (None, None), kinds="integer", samples=_INTS,
+bitwise_left_shift: Op = binary(
+    "bitwise_left_shift", _left_shift, None, None, kinds="integer", samples=_INTS,
     formula="x1 * 2**x2", doc="The bits moved left by x2 >= 0 places.",
 )  # fmt: skip
-bitwise_right_shift = elementwise(
-    "bitwise_right_shift", _right_shift, (None, None), kinds="integer", samples=_INTS,
+bitwise_right_shift: Op = binary(
+    "bitwise_right_shift", _right_shift, None, None, kinds="integer", samples=_INTS,
     formula="floor(x1 / 2**x2)", doc="The bits moved right by x2 >= 0 places, the sign kept.",
 )  # fmt: skip
 
 
 # --- the real numbers as complex ones ------------------------------------------------------------
 
-real = elementwise("real", np.positive, (1,), samples=_ONE, doc="The real part: x itself.")
-imag = elementwise("imag", np.zeros_like, (None,), samples=_ONE, doc="The imaginary part: 0.")
-conj = elementwise("conj", np.positive, (1,), samples=_ONE, doc="The complex conjugate: x itself.")
+real: Op = unary("real", np.positive, 1, samples=_ONE, doc="The real part: x itself.")
+imag: Op = unary("imag", np.zeros_like, None, samples=_ONE, doc="The imaginary part: 0.")
+conj: Op = unary("conj", np.positive, 1, samples=_ONE, doc="The complex conjugate: x itself.")
 
 
 # Operators of nodes.

@@ -13,8 +13,8 @@ import math
 import numpy as np
 
 from . import special
-from .arithmetic import PAIRS, POSITIVE, REAL, sample, square
-from .op import elementwise
+from .arithmetic import PAIRS, POSITIVE, REAL, Array, binary, sample, square, unary
+from .op import Op
 from .samples import Sample
 
 __all__ = [
@@ -77,76 +77,78 @@ def _order(samples: tuple[Sample, ...], n: int) -> tuple[Sample, ...]:
 
 # --- roots ---------------------------------------------------------------------------------------
 
-sqrt = elementwise(
-    "sqrt", np.sqrt, (lambda y, x: 0.5 * rsqrt(x),), kinds="floating", delicate=True,
+sqrt: Op = unary(
+    "sqrt", np.sqrt, lambda y, x: 0.5 * rsqrt(x), kinds="floating", delicate=True,
     samples=_POSITIVE, doc="The square root.", kink="The derivative at 0 and at -0.0 is inf.",
 )  # fmt: skip
-rsqrt = elementwise(
-    "rsqrt", lambda x: np.reciprocal(np.sqrt(x) + np.zeros((), x.dtype)),
-    (lambda y, x: -0.5 * (y / x),), kinds="floating", delicate=True, samples=_POSITIVE,
+
+
+def _rsqrt(x: Array) -> Array:
+    return np.reciprocal(np.sqrt(x) + np.zeros((), x.dtype))  # -0.0 + 0.0 is 0.0
+
+
+rsqrt: Op = unary(
+    "rsqrt", _rsqrt,
+    lambda y, x: -0.5 * (y / x), kinds="floating", delicate=True, samples=_POSITIVE,
     formula="1 / sqrt(x)", doc="One over the square root; inf at 0 and at -0.0.",
 )  # fmt: skip
-cbrt = elementwise(
-    "cbrt", special.cbrt, (lambda y, x: (1 / 3) / (y * y),), kinds="floating", flops=TRANSCENDENTAL,
+cbrt: Op = unary(
+    "cbrt", special.cbrt, lambda y, x: (1 / 3) / (y * y), kinds="floating", flops=TRANSCENDENTAL,
     samples=_REAL, doc="The real cube root.", kink="The derivative at 0 is inf.",
 )  # fmt: skip
 
 
 # --- exponentials and logarithms -----------------------------------------------------------------
 
-exp = elementwise(
-    "exp", np.exp, (lambda y, x: y,), kinds="floating", delicate=True, flops=TRANSCENDENTAL,
+exp: Op = unary(
+    "exp", np.exp, lambda y, x: y, kinds="floating", delicate=True, flops=TRANSCENDENTAL,
     samples=_REAL, formula="e ** x", doc="The exponential function.",
 )  # fmt: skip
-exp2 = elementwise(
-    "exp2", np.exp2, (lambda y, x: math.log(2.0) * y,), kinds="floating", delicate=True,
+exp2: Op = unary(
+    "exp2", np.exp2, lambda y, x: math.log(2.0) * y, kinds="floating", delicate=True,
     flops=TRANSCENDENTAL, samples=_REAL, formula="2 ** x", doc="Two to the power x.",
 )  # fmt: skip
-expm1 = elementwise(
-    "expm1", np.expm1, (lambda y, x: exp(x),), kinds="floating", delicate=True,
+expm1: Op = unary(
+    "expm1", np.expm1, lambda y, x: exp(x), kinds="floating", delicate=True,
     flops=TRANSCENDENTAL, samples=_REAL, formula="e ** x - 1",
     doc="exp(x) - 1, accurate near 0.",
 )  # fmt: skip
-log = elementwise(
-    "log", np.log, (lambda y, x: 1.0 / x,), kinds="floating", delicate=True, flops=TRANSCENDENTAL,
+log: Op = unary(
+    "log", np.log, lambda y, x: 1.0 / x, kinds="floating", delicate=True, flops=TRANSCENDENTAL,
     samples=_POSITIVE, doc="The natural logarithm.",
 )  # fmt: skip
-log1p = elementwise(
-    "log1p", np.log1p, (lambda y, x: 1.0 / (1.0 + x),), kinds="floating", delicate=True,
+log1p: Op = unary(
+    "log1p", np.log1p, lambda y, x: 1.0 / (1.0 + x), kinds="floating", delicate=True,
     flops=TRANSCENDENTAL, samples=_POSITIVE, formula="log(1 + x)",
     doc="log(1 + x), accurate near 0.",
 )  # fmt: skip
-log2 = elementwise(
-    "log2", np.log2, (lambda y, x: (1.0 / math.log(2.0)) / x,), kinds="floating", delicate=True,
+log2: Op = unary(
+    "log2", np.log2, lambda y, x: (1.0 / math.log(2.0)) / x, kinds="floating", delicate=True,
     flops=TRANSCENDENTAL, samples=_POSITIVE, doc="The logarithm to base 2.",
 )  # fmt: skip
-log10 = elementwise(
-    "log10", np.log10, (lambda y, x: (1.0 / math.log(10.0)) / x,), kinds="floating", delicate=True,
+log10: Op = unary(
+    "log10", np.log10, lambda y, x: (1.0 / math.log(10.0)) / x, kinds="floating", delicate=True,
     flops=TRANSCENDENTAL, samples=_POSITIVE, doc="The logarithm to base 10.",
 )  # fmt: skip
-logaddexp = elementwise(
+logaddexp: Op = binary(
     "logaddexp", np.logaddexp,
-    (lambda y, a, b: sigmoid_difference(a, b), lambda y, a, b: sigmoid_difference(b, a)),
+    lambda y, a, b: sigmoid_difference(a, b), lambda y, a, b: sigmoid_difference(b, a),
     kinds="floating", commutative=True, flops=2 * TRANSCENDENTAL, samples=PAIRS,
     formula="log(exp(x1) + exp(x2))", doc="The logarithm of a sum of exponentials.",
     kink="Where both are the same infinity each gets half of the derivative.",
 )  # fmt: skip
-sigmoid_difference = elementwise(
+sigmoid_difference: Op = binary(
     "sigmoid_difference", special.sigmoid_difference,
-    (
-        lambda y, a, b: sigmoid_difference_slope(a, b),
-        lambda y, a, b: -sigmoid_difference_slope(a, b),
-    ),
+    lambda y, a, b: sigmoid_difference_slope(a, b),
+    lambda y, a, b: -sigmoid_difference_slope(a, b),
     kinds="floating", flops=TRANSCENDENTAL, tags=("internal",), samples=PAIRS,
     formula="exp(x1) / (exp(x1) + exp(x2))",
     doc="sigmoid(x1 - x2) without the rounding error of the difference.",
 )  # fmt: skip
-sigmoid_difference_slope = elementwise(
+sigmoid_difference_slope: Op = binary(
     "sigmoid_difference_slope", special.sigmoid_difference_slope,
-    (
-        lambda y, a, b: -(y * tanh(0.5 * (a - b))),
-        lambda y, a, b: y * tanh(0.5 * (a - b)),
-    ),
+    lambda y, a, b: -(y * tanh(0.5 * (a - b))),
+    lambda y, a, b: y * tanh(0.5 * (a - b)),
     kinds="floating", commutative=True, flops=TRANSCENDENTAL, tags=("internal",), samples=PAIRS,
     formula="exp(x1 + x2) / (exp(x1) + exp(x2))**2",
     doc="The slope of sigmoid at x1 - x2, without the rounding error of the difference.",
@@ -155,67 +157,63 @@ sigmoid_difference_slope = elementwise(
 
 # --- angles --------------------------------------------------------------------------------------
 
-sin = elementwise(
-    "sin", np.sin, (lambda y, x: cos(x),), kinds="floating", flops=TRANSCENDENTAL, samples=_REAL,
+sin: Op = unary(
+    "sin", np.sin, lambda y, x: cos(x), kinds="floating", flops=TRANSCENDENTAL, samples=_REAL,
     doc="The sine of an angle in radians.",
 )  # fmt: skip
-cos = elementwise(
-    "cos", np.cos, (lambda y, x: -sin(x),), kinds="floating", flops=TRANSCENDENTAL, samples=_REAL,
+cos: Op = unary(
+    "cos", np.cos, lambda y, x: -sin(x), kinds="floating", flops=TRANSCENDENTAL, samples=_REAL,
     doc="The cosine of an angle in radians.",
 )  # fmt: skip
-tan = elementwise(
-    "tan", np.tan, (lambda y, x: 1.0 + square(y),), kinds="floating", delicate=True,
+tan: Op = unary(
+    "tan", np.tan, lambda y, x: 1.0 + square(y), kinds="floating", delicate=True,
     flops=TRANSCENDENTAL, samples=_REAL, doc="The tangent of an angle in radians.",
 )  # fmt: skip
-one_minus_square = elementwise(
-    "one_minus_square", special.one_minus_square, (lambda y, x: -2.0 * x,), kinds="floating",
+one_minus_square: Op = unary(
+    "one_minus_square", special.one_minus_square, lambda y, x: -2.0 * x, kinds="floating",
     flops=3, tags=("internal",), samples=_UNIT, formula="(1 - x) * (1 + x)",
     doc="1 - x**2 with all its digits near -1 and 1, and a derivative with all of them near 0.",
 )  # fmt: skip
-asin = elementwise(
-    "asin", np.arcsin, (lambda y, x: rsqrt(one_minus_square(x)),), kinds="floating", delicate=True,
+asin: Op = unary(
+    "asin", np.arcsin, lambda y, x: rsqrt(one_minus_square(x)), kinds="floating", delicate=True,
     flops=TRANSCENDENTAL, samples=_UNIT, doc="The angle in [-pi/2, pi/2] whose sine is x.",
     kink="The derivative at -1 and 1 is inf.",
 )  # fmt: skip
-acos = elementwise(
-    "acos", np.arccos, (lambda y, x: -rsqrt(one_minus_square(x)),), kinds="floating", delicate=True,
+acos: Op = unary(
+    "acos", np.arccos, lambda y, x: -rsqrt(one_minus_square(x)), kinds="floating", delicate=True,
     flops=TRANSCENDENTAL, samples=_UNIT, doc="The angle in [0, pi] whose cosine is x.",
     kink="The derivative at -1 and 1 is -inf.",
 )  # fmt: skip
-atan = elementwise(
-    "atan", np.arctan, (lambda y, x: over_square_hypot(1.0, x),), kinds="floating",
+atan: Op = unary(
+    "atan", np.arctan, lambda y, x: over_square_hypot(1.0, x), kinds="floating",
     flops=TRANSCENDENTAL, samples=_REAL, doc="The angle in [-pi/2, pi/2] whose tangent is x.",
 )  # fmt: skip
-atan2 = elementwise(
+atan2: Op = binary(
     "atan2", np.arctan2,
-    (lambda y, a, b: over_square_hypot(b, a), lambda y, a, b: -over_square_hypot(a, b)),
+    lambda y, a, b: over_square_hypot(b, a), lambda y, a, b: -over_square_hypot(a, b),
     kinds="floating", flops=TRANSCENDENTAL, samples=PAIRS, formula="the angle of x2 + i x1",
     doc="The angle in [-pi, pi] of the point with abscissa x2 and ordinate x1.",
     kink="The derivatives at the origin are 0.",
 )  # fmt: skip
-hypot = elementwise(
-    "hypot", np.hypot, (lambda y, a, b: over_hypot(a, b), lambda y, a, b: over_hypot(b, a)),
+hypot: Op = binary(
+    "hypot", np.hypot, lambda y, a, b: over_hypot(a, b), lambda y, a, b: over_hypot(b, a),
     kinds="floating", commutative=True, flops=8, samples=PAIRS, formula="sqrt(x1**2 + x2**2)",
     doc="The length of the vector (x1, x2), without overflow.",
     kink="The derivatives at the origin are 0.",
 )  # fmt: skip
-over_hypot = elementwise(
+over_hypot: Op = binary(
     "over_hypot", special.over_hypot,
-    (
-        lambda y, a, b: over_hypot(b, a) * over_square_hypot(b, a),
-        lambda y, a, b: -(y * over_square_hypot(b, a)),
-    ),
+    lambda y, a, b: over_hypot(b, a) * over_square_hypot(b, a),
+    lambda y, a, b: -(y * over_square_hypot(b, a)),
     kinds="floating", flops=12, tags=("internal",), samples=PAIRS,
     formula="x1 / sqrt(x1**2 + x2**2)",
     doc="The derivative of hypot: right where hypot itself over- or underflows.",
     kink="0 at the origin, with derivatives 0.",
 )  # fmt: skip
-over_square_hypot = elementwise(
+over_square_hypot: Op = binary(
     "over_square_hypot", special.over_square_hypot,
-    (
-        lambda y, a, b: (over_square_hypot(b, a) - y) * (over_square_hypot(b, a) + y),
-        lambda y, a, b: -2.0 * (y * over_square_hypot(b, a)),
-    ),
+    lambda y, a, b: (over_square_hypot(b, a) - y) * (over_square_hypot(b, a) + y),
+    lambda y, a, b: -2.0 * (y * over_square_hypot(b, a)),
     kinds="floating", flops=12, tags=("internal",), samples=PAIRS,
     formula="x1 / (x1**2 + x2**2)",
     doc="The derivative of atan2 and atan: right where the squares over- or underflow.",
@@ -225,34 +223,34 @@ over_square_hypot = elementwise(
 
 # --- hyperbolic functions ------------------------------------------------------------------------
 
-sinh = elementwise(
-    "sinh", np.sinh, (lambda y, x: cosh(x),), kinds="floating", delicate=True,
+sinh: Op = unary(
+    "sinh", np.sinh, lambda y, x: cosh(x), kinds="floating", delicate=True,
     flops=TRANSCENDENTAL, samples=_REAL, doc="The hyperbolic sine.",
 )  # fmt: skip
-cosh = elementwise(
-    "cosh", np.cosh, (lambda y, x: sinh(x),), kinds="floating", delicate=True,
+cosh: Op = unary(
+    "cosh", np.cosh, lambda y, x: sinh(x), kinds="floating", delicate=True,
     flops=TRANSCENDENTAL, samples=_REAL, doc="The hyperbolic cosine.",
 )  # fmt: skip
-tanh = elementwise(
-    "tanh", np.tanh, (lambda y, x: sech2(x),), kinds="floating", flops=TRANSCENDENTAL,
+tanh: Op = unary(
+    "tanh", np.tanh, lambda y, x: sech2(x), kinds="floating", flops=TRANSCENDENTAL,
     samples=_REAL, doc="The hyperbolic tangent.",
 )  # fmt: skip
-sech2 = elementwise(
-    "sech2", special.sech2, (lambda y, x: -2.0 * (y * tanh(x)),), kinds="floating",
+sech2: Op = unary(
+    "sech2", special.sech2, lambda y, x: -2.0 * (y * tanh(x)), kinds="floating",
     flops=TRANSCENDENTAL, tags=("internal",), samples=_REAL, formula="1 / cosh(x)**2",
     doc="The derivative of tanh, with all its digits in the tails, where 1 - tanh(x)**2 has none.",
 )  # fmt: skip
-asinh = elementwise(
-    "asinh", np.arcsinh, (lambda y, x: 1.0 / hypot(1.0, x),), kinds="floating",
+asinh: Op = unary(
+    "asinh", np.arcsinh, lambda y, x: 1.0 / hypot(1.0, x), kinds="floating",
     flops=TRANSCENDENTAL, samples=_REAL, doc="The number whose hyperbolic sine is x.",
 )  # fmt: skip
-acosh = elementwise(
-    "acosh", np.arccosh, (lambda y, x: rsqrt(x - 1.0) * rsqrt(x + 1.0),), kinds="floating",
+acosh: Op = unary(
+    "acosh", np.arccosh, lambda y, x: rsqrt(x - 1.0) * rsqrt(x + 1.0), kinds="floating",
     delicate=True, flops=TRANSCENDENTAL, samples=_ABOVE_ONE,
     doc="The number >= 0 whose hyperbolic cosine is x >= 1.", kink="The derivative at 1 is inf.",
 )  # fmt: skip
-atanh = elementwise(
-    "atanh", np.arctanh, (lambda y, x: 1.0 / one_minus_square(x),), kinds="floating",
+atanh: Op = unary(
+    "atanh", np.arctanh, lambda y, x: 1.0 / one_minus_square(x), kinds="floating",
     delicate=True, flops=TRANSCENDENTAL, samples=_UNIT,
     doc="The number whose hyperbolic tangent is x.",
 )  # fmt: skip
@@ -260,13 +258,13 @@ atanh = elementwise(
 
 # --- the logistic function -----------------------------------------------------------------------
 
-sigmoid = elementwise(
-    "sigmoid", special.sigmoid, (lambda y, x: 0.25 * sech2(0.5 * x),), kinds="floating",
+sigmoid: Op = unary(
+    "sigmoid", special.sigmoid, lambda y, x: 0.25 * sech2(0.5 * x), kinds="floating",
     flops=TRANSCENDENTAL, samples=_REAL, formula="1 / (1 + exp(-x))",
     doc="The logistic function, with all its digits in both tails.",
 )  # fmt: skip
-softplus = elementwise(
-    "softplus", special.softplus, (lambda y, x: sigmoid(x),), kinds="floating",
+softplus: Op = unary(
+    "softplus", special.softplus, lambda y, x: sigmoid(x), kinds="floating",
     flops=2 * TRANSCENDENTAL, samples=_REAL, formula="log(1 + exp(x))",
     doc="A smooth relu, without overflow and with all its digits in the left tail.",
 )  # fmt: skip
@@ -276,29 +274,29 @@ softplus = elementwise(
 
 _TWO_OVER_ROOT_PI = 2.0 / math.sqrt(math.pi)
 
-erf = elementwise(
-    "erf", special.erf, (lambda y, x: _TWO_OVER_ROOT_PI * gaussian(x, n=0),), kinds="floating",
+erf: Op = unary(
+    "erf", special.erf, lambda y, x: _TWO_OVER_ROOT_PI * gaussian(x, n=0), kinds="floating",
     flops=2 * TRANSCENDENTAL, samples=_REAL, formula="2/sqrt(pi) * integral of exp(-t**2), 0 to x",
     doc="The error function.",
 )  # fmt: skip
-erfc = elementwise(
-    "erfc", special.erfc, (lambda y, x: -_TWO_OVER_ROOT_PI * gaussian(x, n=0),), kinds="floating",
+erfc: Op = unary(
+    "erfc", special.erfc, lambda y, x: -_TWO_OVER_ROOT_PI * gaussian(x, n=0), kinds="floating",
     flops=2 * TRANSCENDENTAL, samples=_REAL, formula="1 - erf(x)",
     doc="The complementary error function, with all its digits in the right tail.",
 )  # fmt: skip
-gaussian = elementwise(
-    "gaussian", special.gaussian, (lambda y, x: gaussian(x, n=y.params["n"] + 1),),
+gaussian: Op = unary(
+    "gaussian", special.gaussian, lambda y, x: gaussian(x, n=y.params["n"] + 1),
     kinds="floating", flops=TRANSCENDENTAL, tags=("internal",), samples=_order(_REAL, 0),
     formula="d^n/dx^n exp(-x**2)",
     doc="A derivative of the bell curve, in whose tails the rounding of x**2 would be magnified.",
 )  # fmt: skip
-erfinv = elementwise(
-    "erfinv", special.erfinv, (lambda y, x: erfinv_slope(x),), kinds="floating", delicate=True,
+erfinv: Op = unary(
+    "erfinv", special.erfinv, lambda y, x: erfinv_slope(x), kinds="floating", delicate=True,
     flops=2 * TRANSCENDENTAL, samples=_UNIT, doc="The number whose error function is x.",
     kink="The derivative at -1 and 1 is inf.",
 )  # fmt: skip
-erfinv_slope = elementwise(
-    "erfinv_slope", special.erfinv_slope, (lambda y, x: 2.0 * erfinv(x) * square(y),),
+erfinv_slope: Op = unary(
+    "erfinv_slope", special.erfinv_slope, lambda y, x: 2.0 * erfinv(x) * square(y),
     kinds="floating", delicate=True, flops=2 * TRANSCENDENTAL, tags=("internal",), samples=_UNIT,
     formula="sqrt(pi)/2 * exp(erfinv(x)**2)",
     doc="The derivative of erfinv, through which its rounding error would be magnified.",
@@ -307,20 +305,20 @@ erfinv_slope = elementwise(
 
 # --- the gamma function --------------------------------------------------------------------------
 
-lgamma = elementwise(
-    "lgamma", special.lgamma, (lambda y, x: digamma(x),), kinds="floating", delicate=True,
+lgamma: Op = unary(
+    "lgamma", special.lgamma, lambda y, x: digamma(x), kinds="floating", delicate=True,
     flops=2 * TRANSCENDENTAL, samples=(sample((-2.3, -0.4, 0.2, 1.3, 2.6, 40.0)),),
     formula="log(|gamma(x)|)", doc="The logarithm of the absolute value of the gamma function.",
     kink="inf at 0 and the negative integers.",
 )  # fmt: skip
-digamma = elementwise(
-    "digamma", special.digamma, (lambda y, x: polygamma(x, n=1),), kinds="floating", delicate=True,
+digamma: Op = unary(
+    "digamma", special.digamma, lambda y, x: polygamma(x, n=1), kinds="floating", delicate=True,
     flops=2 * TRANSCENDENTAL, samples=lgamma.samples, formula="d/dx log(gamma(x))",
     doc="The derivative of lgamma.",
     kink="-inf at 0, inf at -0.0, NaN at the negative integers.",
 )  # fmt: skip
-polygamma = elementwise(
-    "polygamma", special.polygamma, (lambda y, x: polygamma(x, n=y.params["n"] + 1),),
+polygamma: Op = unary(
+    "polygamma", special.polygamma, lambda y, x: polygamma(x, n=y.params["n"] + 1),
     kinds="floating", delicate=True, flops=4 * TRANSCENDENTAL, tags=("internal",),
     samples=_order(lgamma.samples, 1), formula="d^n/dx^n digamma(x)",
     doc="The n-th derivative of digamma.",
@@ -331,14 +329,14 @@ polygamma = elementwise(
 
 # --- sinc ----------------------------------------------------------------------------------------
 
-sinc = elementwise(
-    "sinc", lambda x: special.sinc_derivative(x, n=0), (lambda y, x: sinc_derivative(x, n=1),),
+sinc: Op = unary(
+    "sinc", special.sinc, lambda y, x: sinc_derivative(x, n=1),
     kinds="floating", flops=TRANSCENDENTAL, samples=_REAL, formula="sin(pi x) / (pi x)",
     doc="The normalised cardinal sine: 1 at 0, 0 at the other integers and at infinity.",
 )  # fmt: skip
-sinc_derivative = elementwise(
+sinc_derivative: Op = unary(
     "sinc_derivative", special.sinc_derivative,
-    (lambda y, x: sinc_derivative(x, n=y.params["n"] + 1),), kinds="floating",
+    lambda y, x: sinc_derivative(x, n=y.params["n"] + 1), kinds="floating",
     flops=4 * TRANSCENDENTAL, tags=("internal",), samples=_order(_REAL, 1),
     formula="d^n/dx^n sinc(x)",
     doc="A derivative of sinc, whose formula cancels near 0.",
