@@ -141,23 +141,30 @@ class Mode:
     staging: a function is being traced, so nothing is evaluated.
     active: the differentiations in progress, as bits; a node's `tracked` says which it depends on.
     scope: the path of the layers entered.
-    source: the forward node whose derivative rule is at work (set by the reverse pass it belongs to).
+    source: the node whose origin new nodes take: with `backward`, the forward node whose derivative
+        rule is at work; without, the node that is being copied. Set by the pass that it belongs to.
     trace: what the innermost trace collects (assignments to State).
+    batches: the vmaps in progress, which say what a random draw means.
     """
 
-    __slots__ = ("active", "depth", "recording", "scope", "source", "staging", "trace")
+    __slots__ = (
+        "active", "backward", "batches", "depth", "recording", "scope", "source", "staging", "trace",
+    )  # fmt: skip
 
     def __init__(
         self,
         recording: bool = True,
         staging: bool = False,
-        active: int = -1,
+        active: int = 1,
         depth: int = 0,
         scope: str = "",
         trace: Any = None,
+        backward: bool = False,
+        batches: tuple[Any, ...] = (),
     ) -> None:
         self.recording, self.staging, self.active = recording, staging, active
-        self.depth, self.scope, self.trace = depth, scope, trace
+        self.depth, self.scope, self.trace, self.backward = depth, scope, trace, backward
+        self.batches = batches
         self.source: Node | None = None
 
     def but(self, **changes: Any) -> Mode:
@@ -169,10 +176,10 @@ class Mode:
             "depth": self.depth,
             "scope": self.scope,
             "trace": self.trace,
+            "backward": self.backward,
+            "batches": self.batches,
         }
-        mode = Mode(**{**fields, **changes})
-        mode.source = self.source
-        return mode
+        return Mode(**{**fields, **changes})
 
 
 MODE: ContextVar[Mode] = ContextVar("cartograd_mode", default=Mode())  # noqa: B039 (immutable)

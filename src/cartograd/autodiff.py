@@ -1,0 +1,367 @@
+"""The chain rule on graphs: reverse mode and forward mode, each a walk over nodes that builds nodes.
+
+Structural zeros: a cotangent that is zero because a branch was not taken carries a mask with it
+through elementwise chains, so that it stays zero where a local derivative is infinite, while a true
+0 x inf is still NaN. A mask is made only if an elementwise derivative further up needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from .errors import GradientError
+from .evaluate import inline
+from .graph import Graph, Node, interpreter, require_floating, set_mode, toposort
+from .ops.elementwise import add, logical_and, logical_or, negative, where
+from .ops.elementwise import multiply as mul
+from .ops.movement import cast
+from .ops.op import OUTPUT, Op, build, input_node, is_float_node, like
+
+__all__ = ["forward", "jvp_graph", "reverse", "vjp_graph"]
+
+
+class Mask:
+    """Where a cotangent is alive: a bool node, built when first asked for."""
+
+    __slots__ = ("_make", "_node")
+
+    def __init__(self, make: Callable[[], Node]) -> None:
+        self._make: Callable[[], Node] | None = make
+        self._node: Node | None = None
+
+    def node(self) -> Node:
+        """The bool node."""
+        if self._node is None:
+            assert self._make is not None
+            self._node, self._make = self._make(), None
+        return self._node
+
+
+Cotangent = tuple[Node, Mask | None]
+
+
+def _both(left: Mask | None, right: Mask | None) -> Mask | None:
+    if left is None or right is None:
+        return left or right
+    return Mask(lambda: logical_and(left.node(), right.node()))
+
+
+def _either(left: Mask | None, right: Mask | None) -> Mask | None:
+    if left is None or right is None:
+        return None
+    return Mask(lambda: logical_or(left.node(), right.node()))
+
+
+def reverse(
+    outputs: Sequence[Node],
+    cts: Sequence[Node | None],
+    targets: Sequence[Node] | None = None,
+    *,
+    tracked: int = -1,
+    keep: bool = False,
+    watch: Mapping[Node, Callable[[Node], Node | None]] | None = None,
+) -> dict[Node, Node]:
+    """Reverse mode: the cotangents of `targets`, given those of `outputs`.
+
+    Only nodes on a path from a target to an output are differentiated; a target that no output
+    depends on is missing from the result. Without targets, they are the parameter leaves reached.
+    `tracked` names the differentiation (as bits) to follow; unless `keep`, the nodes built do not
+    depend on it any more. `watch` maps nodes to functions that see the node's whole cotangent when
+    it is known, and may replace it.
+    """
+    order = toposort(outputs, tracked=tracked)
+    result: dict[Node, Node] = {}
+    if targets is None:
+        wanted = {node for node in order if node.op.family == "leaf"}
+        path = None
+    else:
+        wanted = set(targets)
+        path = set(wanted)
+        for node in order:
+            if node not in path and any(source in path for source in node.inputs):
+                path.add(node)
+    pending: dict[Node, Cotangent] = {}
+    several: dict[Node, list[Node | None]] = {}
+    alive = set(order) if path is None else path
+    with set_mode(recording=True, backward=True) as mode:
+        if not keep:
+            mode.active &= ~tracked
+        for node, ct in zip(outputs, cts, strict=True):
+            if ct is not None and node in alive:
+                _accumulate(pending, node, ct, None)
+        while order:
+            node = order.pop()
+            if node.avals is not None:
+                parts = several.pop(node, None)
+                if parts is None:
+                    continue
+                mode.source = node
+                _spread(node, _vjp(node, parts, alive), pending, several, alive)
+                continue
+            entry = pending.pop(node, None)
+            if entry is None:
+                continue
+            mode.source = node
+            if watch is not None and node in watch:
+                replaced = watch[node](entry[0])
+                if replaced is not None:
+                    entry = (replaced, None)
+            if node in wanted:
+                result[node] = entry[0]
+                continue
+            op: Op = node.op
+            if op.partials is not None:
+                _pull_elementwise(node, op, entry, pending, alive)
+            elif op is OUTPUT:
+                parent = node.inputs[0]
+                if parent in alive:
+                    assert parent.avals is not None
+                    slots = several.setdefault(parent, [None] * len(parent.avals))
+                    k = node.params["index"]
+                    slots[k] = entry[0] if slots[k] is None else add(slots[k], entry[0])
+            elif op.transpose is not None:
+                _pull_linear(node, op, entry, pending, alive)
+            else:
+                _spread(node, _vjp(node, [entry[0]], alive), pending, several, alive)
+        mode.source = None
+    return result
+
+
+def _accumulate(
+    pending: dict[Node, Cotangent], node: Node, ct: Node, mask: Mask | None
+) -> None:
+    before = pending.get(node)
+    if before is None:
+        pending[node] = (ct, mask)
+    else:
+        pending[node] = (add(before[0], ct), _either(before[1], mask))
+
+
+def _pull_elementwise(
+    node: Node, op: Op, entry: Cotangent, pending: dict[Node, Cotangent], alive: set[Node]
+) -> None:
+    ct, mask = entry
+    assert op.partials is not None
+    branches = op.taken(node, *node.inputs) if op.taken is not None else None
+    for k, source in enumerate(node.inputs):
+        partial = op.partials[k]
+        if partial is None or source not in alive:
+            continue
+        if partial == 1:
+            part = ct
+        elif partial == -1:
+            part = negative(ct)
+        else:
+            part = mul(ct, partial(node, *node.inputs))  # type: ignore[operator]
+        onward = mask
+        branch = branches[k] if branches is not None else None
+        if branch is not None:
+            onward = _both(_known(branch), mask)
+        if onward is not None and (branch is not None or not isinstance(partial, int)):
+            part = where(onward.node(), part, 0)
+        _accumulate(pending, source, part, onward)
+
+
+def _known(node: Node) -> Mask:
+    return Mask(lambda: node)
+
+
+def _pull_linear(
+    node: Node, op: Op, entry: Cotangent, pending: dict[Node, Cotangent], alive: set[Node]
+) -> None:
+    ct, mask = entry
+    transpose = op.transpose
+    assert transpose is not None
+    for k, source in enumerate(node.inputs):
+        if k not in op.linear or source not in alive:
+            continue
+        part = transpose(ct, k, node.inputs, **node.params)
+        _accumulate(pending, source, part, _move_mask(node, op, k, ct, mask))
+
+
+def _move_mask(node: Node, op: Op, k: int, ct: Node, mask: Mask | None) -> Mask | None:
+    """The mask of an input of an op that only moves cotangents."""
+    if not op.structural or (mask is None and op.structural == "dense"):
+        return None
+    transpose = op.transpose
+    assert transpose is not None
+
+    def make() -> Node:
+        live = like(ct, 1.0) if mask is None else cast(mask.node(), dtype=ct.dtype)
+        return transpose(live, k, node.inputs, **node.params) > 0
+
+    return Mask(make)
+
+
+def _vjp(node: Node, cts: list[Node | None], alive: set[Node]) -> Sequence[Node | None]:
+    op: Op = node.op
+    needs = [source in alive for source in node.inputs]
+    if op.vjp is None:
+        raise GradientError(f"{op.name} has no reverse-mode derivative: {op.why}")
+    return op.vjp(cts, node, needs)
+
+
+def _spread(
+    node: Node,
+    parts: Sequence[Node | None],
+    pending: dict[Node, Cotangent],
+    several: dict[Node, list[Node | None]],
+    alive: set[Node],
+) -> None:
+    for source, part in zip(node.inputs, parts, strict=True):
+        if part is not None and source in alive:
+            _accumulate(pending, source, part, None)
+
+
+def forward(
+    outputs: Sequence[Node],
+    tangents: Mapping[Node, Node],
+    *,
+    tracked: int = -1,
+    keep: bool = False,
+) -> list[Node | None]:
+    """Forward mode: the tangents of `outputs`, given those of some nodes; None where zero."""
+    order = toposort(outputs, tracked=tracked)
+    last: dict[Node, int] = {}
+    for position, node in enumerate(order):
+        for source in node.inputs:
+            last[source] = position
+    kept = set(outputs)
+    known: dict[Node, Any] = dict(tangents)
+    with set_mode(recording=True, backward=True) as mode:
+        if not keep:
+            mode.active &= ~tracked
+        for position, node in enumerate(order):
+            if node not in known and any(source in known for source in node.inputs):
+                mode.source = node
+                tangent = _push(node, known)
+                if tangent is not None:
+                    known[node] = tangent
+            for source in node.inputs:
+                if last[source] == position and source not in kept:
+                    known.pop(source, None)
+        mode.source = None
+    return [known.get(node) for node in outputs]
+
+
+def _push(node: Node, known: Mapping[Node, Any]) -> Any:
+    op: Op = node.op
+    if not node.tracked or not op.differentiable:
+        return None
+    inputs = node.inputs
+    ts = [known.get(source) for source in inputs]
+    if op is OUTPUT:
+        return ts[0][node.params["index"]]
+    if op.partials is not None:
+        return _push_elementwise(node, op, ts)
+    if op.transpose is None:
+        assert op.jvp is not None
+        return op.jvp(ts, node)
+    if op.joint:
+        moved = list(inputs)
+        for k, t in enumerate(ts):
+            if k in op.linear:
+                moved[k] = t if t is not None else like(inputs[k], 0.0)
+        return build(op, tuple(moved), node.params)
+    total: Node | None = None
+    for k, t in enumerate(ts):
+        if t is not None and k in op.linear:
+            part = build(op, (*inputs[:k], t, *inputs[k + 1 :]), node.params)
+            total = part if total is None else add(total, part)
+    return total
+
+
+def _push_elementwise(node: Node, op: Op, ts: Sequence[Node | None]) -> Node | None:
+    assert op.partials is not None
+    branches = op.taken(node, *node.inputs) if op.taken is not None else None
+    total: Node | None = None
+    for k, t in enumerate(ts):
+        partial = op.partials[k]
+        if t is None or partial is None:
+            continue
+        if partial == 1:
+            part = t
+        elif partial == -1:
+            part = negative(t)
+        else:
+            part = mul(t, partial(node, *node.inputs))  # type: ignore[operator]
+        branch = branches[k] if branches is not None else None
+        if branch is not None:
+            part = where(branch, part, 0)
+        total = part if total is None else add(total, part)
+    return total
+
+
+# --- graphs to graphs ----------------------------------------------------------------------------
+
+
+def floating_inputs(graph: Graph) -> tuple[int, ...]:
+    """The positions of the floating-point inputs of a graph: those with derivatives."""
+    return tuple(k for k, node in enumerate(graph.inputs) if is_float_node(node))
+
+
+def _fresh(graph: Graph) -> tuple[list[Node], list[Node]]:
+    """New inputs that are tracked, and the outputs rebuilt on them."""
+    inputs = [input_node(n.shape, n.dtype, 1 if is_float_node(n) else 0) for n in graph.inputs]
+    return inputs, inline(graph, inputs)
+
+
+@interpreter("vjp")
+def vjp_graph(
+    graph: Graph, wrt: Sequence[int] | None = None, *, seed_one: bool = False
+) -> Graph:
+    """The graph (inputs, a cotangent for each floating output) -> gradients of `wrt`.
+
+    `wrt` lists positions of inputs, all floating ones by default. A gradient that is zero because
+    no output depends on the input is a node of zeros. With `seed_one` every cotangent is 1 instead
+    of an input.
+    """
+    positions = floating_inputs(graph) if wrt is None else tuple(wrt)
+    with set_mode(staging=True, recording=True, active=1):
+        inputs = graph.inputs
+        tracked = all(inputs[k].tracked for k in positions)
+        inputs, outputs = (list(inputs), list(graph.outputs)) if tracked else _fresh(graph)
+        cts: list[Node | None] = []
+        extra: list[Node] = []
+        for node in outputs:
+            if not is_float_node(node):
+                cts.append(None)
+            elif seed_one:
+                cts.append(like(node, 1.0))
+            else:
+                extra.append(input_node(node.shape, node.dtype, 1))
+                cts.append(extra[-1])
+        for k in positions:
+            require_floating(inputs[k], f"input {graph.names[k]}")
+        targets = [inputs[k] for k in positions]
+        found = reverse(outputs, cts, targets, keep=True)
+        grads = [found[t] if t in found else like(t, 0.0) for t in targets]
+    names = (*graph.names, *(f"ct{k}" for k in range(len(extra))))
+    return Graph((*inputs, *extra), grads, names=names)
+
+
+@interpreter("backward")
+def backward_graph(graph: Graph) -> Graph:
+    """`Graph.backward`: the vjp graph, with the cotangent 1 filled in for a single scalar."""
+    single = len(graph.outputs) == 1 and graph.outputs[0].shape == ()
+    return vjp_graph(graph, seed_one=single)
+
+
+@interpreter("jvp")
+def jvp_graph(graph: Graph) -> Graph:
+    """The graph (inputs, a tangent for each floating input) -> (outputs, a tangent for each)."""
+    positions = floating_inputs(graph)
+    with set_mode(staging=True, recording=True, active=1):
+        inputs = graph.inputs
+        tracked = all(inputs[k].tracked for k in positions)
+        inputs, outputs = (list(inputs), list(graph.outputs)) if tracked else _fresh(graph)
+        ts = {inputs[k]: input_node(inputs[k].shape, inputs[k].dtype, 1) for k in positions}
+        found = forward(outputs, ts, keep=True)
+        results = [
+            t if t is not None else like(y, 0.0)
+            for y, t in zip(outputs, found, strict=True)
+            if is_float_node(y)
+        ]
+    names = (*graph.names, *(f"t_{graph.names[k]}" for k in positions))
+    return Graph((*inputs, *ts.values()), (*outputs, *results), names=names)

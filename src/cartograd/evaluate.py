@@ -1,0 +1,100 @@
+"""What a graph means: running it with NumPy, one op at a time, and copying it onto other inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .errors import ShapeError, TraceError, UsageError
+from .graph import Aval, Graph, Node, interpreter, set_mode
+from .ops.op import build, constant
+
+__all__ = ["inline", "rebuild", "run", "verify"]
+
+Array = np.ndarray[Any, Any]
+LEAVES = frozenset({"constant", "input", "parameter", "full"})
+
+
+def check_arguments(graph: Graph, given: Sequence[Any]) -> None:
+    """Raise ShapeError or DTypeError unless values (or nodes) fit the graph's inputs."""
+    if len(given) != len(graph.inputs):
+        raise UsageError(f"the graph takes {len(graph.inputs)} inputs, not {len(given)}")
+    for node, name, value in zip(graph.inputs, graph.names, given, strict=True):
+        if tuple(value.shape) != node.shape or value.dtype != node.dtype:
+            raise ShapeError(
+                f"input {name} of the graph is {node.aval}, "
+                f"not {Aval(tuple(value.shape), value.dtype)}"
+            )
+
+
+@interpreter("inline")
+def inline(graph: Graph, inputs: Sequence[Node]) -> list[Node]:
+    """The outputs of a graph applied to other nodes, in the current mode."""
+    check_arguments(graph, inputs)
+    return rebuild(graph.nodes, dict(zip(graph.inputs, inputs, strict=True)), graph.outputs)
+
+
+def rebuild(
+    nodes: Sequence[Node], replace: dict[Node, Node], outputs: Sequence[Node]
+) -> list[Node]:
+    """Build `nodes` (in topological order) again with some of them replaced.
+
+    A node none of whose inputs changed is used as it is, unless it has no value and values are wanted. Each copy has its original's origin; a
+    copy is dropped after its last use, so that running a graph keeps no more than it needs.
+    """
+    last: dict[Node, int] = {}
+    for position, node in enumerate(nodes):
+        for source in node.inputs:
+            last[source] = position
+    keep = set(outputs)
+    with set_mode(backward=False) as mode:
+        for position, node in enumerate(nodes):
+            if node not in replace and node.inputs:
+                inputs = tuple(replace.get(source, source) for source in node.inputs)
+                if inputs != node.inputs or (node.value is None and not mode.staging):
+                    mode.source = node
+                    replace[node] = build(node.op, inputs, node.params)
+            for source in node.inputs:
+                if last[source] == position and source not in keep:
+                    replace.pop(source, None)
+        mode.source = None
+    return [replace.get(node, node) for node in outputs]
+
+
+@interpreter("run")
+def run(graph: Graph, values: Sequence[Array]) -> list[Array]:
+    """The outputs of a graph as NumPy arrays, given its inputs as NumPy arrays.
+
+    Nothing is recorded. Raises ShapeError for inputs that do not fit.
+
+    >>> import cartograd as cg, numpy as np
+    >>> graph = cg.trace(lambda x: x * 2.0)(cg.ones(2))
+    >>> run(graph, [np.array([1.0, 2.0], np.float32)])
+    [array([2., 4.], dtype=float32)]
+    """
+    with set_mode(staging=False, recording=False):
+        results = inline(graph, [constant(value) for value in values])
+    for node in results:
+        if node.value is None:
+            raise TraceError("the graph refers to a value of a function that is still being traced")
+    return [node.value for node in results]
+
+
+@interpreter("verify")
+def verify(graph: Graph) -> None:
+    """Check each node of a graph again by its op's own rule, and that its inputs come before it."""
+    known: set[Node] = set()
+    for node in graph.nodes:
+        for source in node.inputs:
+            if source not in known:
+                raise UsageError(f"{node!r} uses {source!r} before it is made")
+        known.add(node)
+        if node.op.name in LEAVES:
+            continue
+        aval = node.op.rule(node.inputs, node.params)
+        found: Any = node.avals if node.avals is not None else node.aval
+        if aval != found:
+            raise UsageError(f"{node!r} says {found}, but its op gives {aval}")
+

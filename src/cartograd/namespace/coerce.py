@@ -1,0 +1,187 @@
+"""From what a user passes to nodes an op takes: conversion, promotion and broadcasting.
+
+Ops take equal shapes and dtypes. The functions here turn Tensors, NumPy arrays and Python scalars
+into such nodes: scalars are weak (they take the dtype of the arrays), dtypes promote by the array
+API's table, shapes broadcast by its rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..dtype import (
+    DEFAULT_FLOAT,
+    DEFAULT_INT,
+    DType,
+    as_dtype,
+    bool_,
+    is_floating,
+    kind_of,
+    promote,
+)
+from ..errors import AxisError, DTypeError, ShapeError, UnsupportedError
+from ..graph import NO_PARAMS, Node, Shape, where_called
+from ..ops.movement import broadcast, cast
+from ..ops.op import Op, build, constant, full
+from ..tensor import Tensor, wrap
+
+__all__ = [
+    "array_node",
+    "axes_of",
+    "axis_of",
+    "broadcast_node",
+    "broadcast_shapes",
+    "cast_node",
+    "coerce",
+    "elementwise_call",
+    "promote_all",
+    "shape_of",
+]
+
+SCALARS = (bool, int, float)
+
+
+def array_node(x: Any, name: str = "this function") -> Node:
+    """The node of a Tensor, NumPy array, scalar or nested list; arrays are copied."""
+    if isinstance(x, Tensor):
+        return x.node
+    if isinstance(x, complex):
+        raise UnsupportedError(f"{name}: complex numbers are not supported yet{where_called()}")
+    if isinstance(x, bool):
+        return full((), bool_, x)
+    if isinstance(x, int):
+        return scalar_node(x, DEFAULT_INT, ())
+    if isinstance(x, float):
+        return full((), DEFAULT_FLOAT, x)
+    if hasattr(x, "dtype") and hasattr(x, "__array__"):
+        array = np.array(x)
+        dtype = as_dtype(array.dtype)
+        return constant(array if array.dtype == dtype else array.astype(dtype))
+    raise DTypeError(
+        f"{name} takes Tensors, arrays and numbers, not {type(x).__name__}{where_called()}; "
+        "convert it with cg.asarray"
+    )
+
+
+def scalar_node(x: Any, dtype: DType, shape: Shape) -> Node:
+    """A Python scalar as a node of a dtype and shape; DTypeError if it does not fit."""
+    kind = kind_of(dtype)
+    if kind in ("signed", "unsigned"):
+        limits = np.iinfo(dtype)
+        if not limits.min <= x <= limits.max:
+            raise DTypeError(f"{x} does not fit in {dtype.name}{where_called()}")
+    elif kind == "floating" and isinstance(x, int):
+        x = float(x) if abs(x) < 2**1023 else (np.inf if x > 0 else -np.inf)
+    return full(shape, dtype, x)
+
+
+def weak_dtype(scalar: Any, dtype: DType | None) -> DType:
+    """The dtype of a scalar beside arrays of `dtype` (None: no arrays)."""
+    if isinstance(scalar, bool):
+        return dtype if dtype is not None else bool_
+    if isinstance(scalar, int):
+        return dtype if dtype is not None and dtype != bool_ else DEFAULT_INT
+    return dtype if dtype is not None and is_floating(dtype) else DEFAULT_FLOAT
+
+
+def promote_all(args: Sequence[Any], name: str) -> tuple[list[Any], DType]:
+    """Nodes (scalars left as they are) and the dtype they promote to."""
+    dtype: DType | None = None
+    items: list[Any] = []
+    for x in args:
+        if isinstance(x, SCALARS):
+            items.append(x)
+            continue
+        node = array_node(x, name)
+        items.append(node)
+        dtype = node.dtype if dtype is None else promote(dtype, node.dtype)
+    found = dtype
+    for x in items:
+        if not isinstance(x, Node):
+            found = weak_dtype(x, found)
+    assert found is not None
+    return items, found
+
+
+def cast_node(node: Node, dtype: DType) -> Node:
+    """A node of a dtype, cast only if needed."""
+    return node if node.dtype == dtype else cast(node, dtype=dtype)
+
+
+def broadcast_node(node: Node, shape: Shape) -> Node:
+    """A node of a shape, broadcast only if needed."""
+    return node if node.shape == shape else broadcast(node, shape=shape)
+
+
+def broadcast_shapes(name: str, shapes: Sequence[Shape]) -> Shape:
+    """The common shape of several, or ShapeError naming them."""
+    rank = max(len(shape) for shape in shapes)
+    result: list[int] = []
+    for k in range(-rank, 0):
+        size = 1
+        for shape in shapes:
+            if len(shape) >= -k and shape[k] != 1:
+                if size not in (1, shape[k]):
+                    listed = " and ".join(str(shape) for shape in shapes)
+                    raise ShapeError(
+                        f"{name}: shapes {listed} do not broadcast (axis {k} has lengths "
+                        f"{size} and {shape[k]}){where_called()}"
+                    )
+                size = shape[k]
+        result.append(size)
+    return tuple(result)
+
+
+def coerce(args: Sequence[Any], name: str, kinds: str = "all") -> list[Node]:
+    """Nodes of one shape and dtype. Integers become float32 where `kinds` is "floating"."""
+    items, dtype = promote_all(args, name)
+    if kinds == "floating" and not is_floating(dtype):
+        dtype = DEFAULT_FLOAT
+    shapes = [x.shape for x in items if isinstance(x, Node)]
+    shape = broadcast_shapes(name, shapes) if shapes else ()
+    return [
+        broadcast_node(cast_node(x, dtype), shape)
+        if isinstance(x, Node)
+        else scalar_node(x, dtype, shape)
+        for x in items
+    ]
+
+
+def elementwise_call(op: Op, args: Sequence[Any]) -> Tensor:
+    """An elementwise op applied to whatever a user passes."""
+    return wrap(build(op, coerce(args, op.name, op.kinds), NO_PARAMS))
+
+
+def axis_of(axis: Any, ndim: int, name: str) -> int:
+    """A non-negative axis, or AxisError."""
+    try:
+        k = axis.__index__()
+    except (AttributeError, TypeError):
+        raise AxisError(f"{name}: an axis is an integer, not {axis!r}{where_called()}") from None
+    if not -ndim <= k < ndim:
+        raise AxisError(f"{name}: axis {k} is out of range for {ndim} axes{where_called()}")
+    return k % ndim if ndim else 0
+
+
+def axes_of(axis: Any, ndim: int, name: str) -> tuple[int, ...]:
+    """Sorted non-negative axes from None (all), an integer or a sequence of them."""
+    if axis is None:
+        return tuple(range(ndim))
+    if not isinstance(axis, (tuple, list)):
+        return (axis_of(axis, ndim, name),)
+    axes = [axis_of(k, ndim, name) for k in axis]  # type: ignore[reportUnknownVariableType]
+    if len(set(axes)) != len(axes):
+        raise AxisError(f"{name}: an axis is given twice in {axis}{where_called()}")
+    return tuple(sorted(axes))
+
+
+def shape_of(shape: Any, name: str) -> Shape:
+    """A shape from an integer or a sequence of them."""
+    items = shape if isinstance(shape, (tuple, list)) else (shape,)
+    try:
+        return tuple(n.__index__() for n in items)  # type: ignore[reportUnknownVariableType]
+    except (AttributeError, TypeError):
+        raise ShapeError(f"{name}: a shape is integers, not {shape!r}{where_called()}") from None

@@ -1,0 +1,1 @@
+"""Graphs as text: how they print, their fingerprint, and JSON without pickle."""
