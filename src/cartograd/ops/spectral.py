@@ -1,0 +1,532 @@
+"""Eigenvalues, singular values, and QR: factorisations whose factors are not always determined.
+
+At a repeated eigenvalue or singular value the vectors are one choice of many, so their derivative
+does not exist. Values alone (`eigvalsh`, `svdvals`) stay differentiable; a derivative that runs
+through the vectors of a repeated value raises GradientError when it is evaluated, rather than
+return the arbitrary number that a division by the rounding error of the gap would give.
+
+Formulas: M. Giles (2008) for eigh and svd; S. Walter and L. Lehmann, "Algorithmic differentiation
+of linear algebra functions" (2010) for QR.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import GradientError, ShapeError, UsageError
+from ..graph import Aval, Node, Shape, where_called
+from .contract import matmul, matrix_transpose
+from .elementwise import where
+from .linalg import triangular_solve
+from .matrices import (
+    across_columns,
+    across_rows,
+    diagonal,
+    diagonal_matrix,
+    epsilon,
+    halved_triangle,
+    lapack,
+    stack_of_matrices,
+    stacked,
+    symmetric_from_lower,
+    triangle,
+)
+from .movement import concat, pad, slice_op
+from .op import make_op, output
+from .reduce import sum_op
+from .samples import Sample
+
+__all__ = ["divide_gaps", "eigh", "eigvalsh", "qr", "require_rank", "svd", "svdvals"]
+
+Array = np.ndarray[Any, Any]
+Params = Mapping[str, Any]
+Nodes = Sequence[Node]
+Parts = Sequence[Node | None]
+
+
+# --- guards --------------------------------------------------------------------------------------
+
+
+def _divide_gaps(c: Array, d: Array, w: Array, square: bool) -> Array:
+    scale = np.abs(w).max(-1, initial=0.0)[..., None, None]
+    eps = epsilon(c.dtype)
+    size = max(4, *c.shape[-2:])
+    degenerate = np.abs(d) <= 8 * size * eps * scale
+    largest = np.abs(c).max((-2, -1), keepdims=True, initial=0.0)
+    counts = np.abs(c) > 8 * size * eps * largest
+    if square:
+        own = np.eye(c.shape[-1], dtype=bool)
+        counts &= ~own
+    if (degenerate & counts).any():
+        raise GradientError(
+            "the derivative of the vectors of a repeated eigenvalue or singular value (or of a "
+            "singular value of 0) does not exist: any rotation of them would do; use eigvalsh or "
+            f"svdvals if only the values matter, or make the values distinct{where_called()}"
+        )
+    y = np.divide(c, d, out=np.zeros(c.shape, c.dtype), where=~degenerate)
+    if square:
+        y[..., own] = 0.0
+    return y
+
+
+def _divide_gaps_rule(inputs: Nodes, params: Params) -> Aval:
+    c, d, w = inputs
+    stack_of_matrices("divide_gaps", c, square=params["square"])
+    if c.aval != d.aval or w.shape[:-1] != c.shape[:-2] or w.dtype != c.dtype:
+        raise ShapeError(
+            f"divide_gaps takes two equal stacks of matrices and their values, not {c.aval}, "
+            f"{d.aval} and {w.aval}{where_called()}"
+        )
+    return c.aval
+
+
+def _divide_gaps_vjp(cts: Parts, node: Node, needs: Sequence[bool]) -> list[Node | None]:
+    (ct,) = cts
+    assert ct is not None
+    _, d, w = node.inputs
+    gc = divide_gaps(ct, d, w, square=node.params["square"])
+    return [gc, -gc * node if needs[1] else None, None]
+
+
+def _divide_gaps_jvp(tangents: Parts, node: Node) -> Node | None:
+    tc, td, _ = tangents
+    _, d, w = node.inputs
+    if td is not None:
+        moved = node * td
+        tc = -moved if tc is None else tc - moved
+    return None if tc is None else divide_gaps(tc, d, w, square=node.params["square"])
+
+
+def _gap_samples(rng: np.random.Generator) -> list[Sample]:
+    w = np.array([1.0, 2.5, 4.0])
+    gaps = w - w[:, None] + np.eye(3)
+    return [
+        Sample((rng.standard_normal((3, 3)), gaps, w), {"square": True}, diff=(0, 1)),
+        Sample(
+            (rng.standard_normal((2, 3)), np.broadcast_to(w, (2, 3)), w),
+            {"square": False},
+            diff=(0, 1),
+        ),
+        Sample((np.zeros((2, 2)), np.zeros((2, 2)), np.ones(2)), {"square": True}, diff=()),
+    ]
+
+
+divide_gaps = make_op(
+    "divide_gaps", "linalg", lapack("divide_gaps", "it failed", _divide_gaps), _divide_gaps_rule,
+    doc="c / d, where d are gaps between the values w. 0 / 0 is 0; anything else over a gap that "
+    "is no larger than the rounding error of w raises GradientError. If `square`, the diagonal "
+    "is 0.",
+    formula="y = c / d",
+    vjp=_divide_gaps_vjp, jvp=_divide_gaps_jvp, batch=stacked("divide_gaps"), kinds="floating",
+    delicate=True, samples=_gap_samples,
+)  # fmt: skip
+
+
+def _require_rank(r: Array) -> Array:
+    d = np.abs(np.diagonal(r, axis1=-2, axis2=-1))
+    largest = d.max(-1, keepdims=True, initial=0.0)
+    if (d <= 8 * max(4, r.shape[-1]) * epsilon(r.dtype) * largest).any():
+        raise GradientError(
+            f"the derivative of qr of shape {r.shape} does not exist: the columns of the matrix "
+            f"are linearly dependent, so Q is one choice of many{where_called()}"
+        )
+    return r
+
+
+def _require_rank_rule(inputs: Nodes, params: Params) -> Aval:
+    stack_of_matrices("require_rank", inputs[0], square=True)
+    return inputs[0].aval
+
+
+def _same_vjp(cts: Parts, node: Node, needs: Sequence[bool]) -> Parts:
+    return cts
+
+
+def _same_jvp(tangents: Parts, node: Node) -> Node | None:
+    return tangents[0]  # not through the op, which would judge the tangent
+
+
+require_rank = make_op(
+    "require_rank", "linalg", _require_rank, _require_rank_rule,
+    doc="A triangular matrix, itself, unless its diagonal says that it is singular, which raises "
+    "GradientError.",
+    formula="y = x",
+    vjp=_same_vjp, jvp=_same_jvp,
+    batch=stacked("require_rank"), kinds="floating",
+    samples=lambda rng: [Sample((rng.standard_normal((2, 3, 3)) + 3 * np.eye(3),))],
+)  # fmt: skip
+
+
+# --- symmetric eigenvalues -----------------------------------------------------------------------
+
+
+def _gaps(w: Node, shape: Shape, sign: int = -1) -> Node:
+    """w[j] + sign * w[i] at (i, j)."""
+    rows, columns = across_rows(w, shape), across_columns(w, shape)
+    return rows - columns if sign < 0 else rows + columns
+
+
+def _sandwich(v: Node, inner: Node) -> Node:
+    """v inner v^T."""
+    return matmul(matmul(v, inner), v, transpose_y=True)
+
+
+def _columns_scaled(v: Node, w: Node) -> Node:
+    """v diag(w)."""
+    return v * across_rows(w, v.shape)
+
+
+def _half_of_symmetric(g: Node) -> Node:
+    """The gradient by the lower triangle, which is all that is read, from that by the matrix."""
+    return halved_triangle(g + matrix_transpose(g))
+
+
+def _eigh_rule(inputs: Nodes, params: Params) -> tuple[Aval, Aval]:
+    (x,) = inputs
+    stack_of_matrices("eigh", x, square=True)
+    return Aval(x.shape[:-1], x.dtype), x.aval
+
+
+def _eigh_vjp(cts: Parts, node: Node, needs: Sequence[bool]) -> list[Node | None]:
+    gw, gv = cts
+    w, v = output(node, 0), output(node, 1)
+    inner = None if gw is None else diagonal_matrix(gw)
+    if gv is not None:
+        turn = divide_gaps(matmul(v, gv, transpose_x=True), _gaps(w, v.shape), w, square=True)
+        inner = turn if inner is None else inner + turn
+    return [None if inner is None else _half_of_symmetric(_sandwich(v, inner))]
+
+
+def _eigh_jvp(tangents: Parts, node: Node) -> list[Node | None]:
+    (t,) = tangents
+    assert t is not None
+    w, v = output(node, 0), output(node, 1)
+    inner = matmul(matmul(v, symmetric_from_lower(t), transpose_x=True), v)
+    turn = divide_gaps(inner, _gaps(w, v.shape), w, square=True)
+    return [diagonal(inner), matmul(v, turn)]
+
+
+def _symmetric(rng: np.random.Generator, shape: Shape) -> Array:
+    x = rng.standard_normal(shape)
+    return x + x.swapaxes(-1, -2) + np.diag(3.0 * np.arange(shape[-1]))
+
+
+def _symmetric_samples(rng: np.random.Generator) -> list[Sample]:
+    return [Sample((_symmetric(rng, s),)) for s in ((3, 3), (2, 2, 2), (1, 1), (0, 0))]
+
+
+_REPEATED = (
+    "the derivative of the vectors of a repeated value is refused with GradientError; the values "
+    "stay in order, and each has the derivative that belongs to the vector computed for it"
+)
+
+eigh = make_op(
+    "eigh", "linalg",
+    lapack("eigh", "the eigenvalues did not converge", lambda x: tuple(np.linalg.eigh(x))),
+    _eigh_rule,
+    doc="The eigenvalues, ascending, and orthonormal eigenvectors (columns) of symmetric matrices, "
+    "of which the lower triangle is read.",
+    formula="x = v diag(w) v^T",
+    vjp=_eigh_vjp, jvp=_eigh_jvp, batch=stacked("eigh"), kinds="floating", delicate=True,
+    kink=_REPEATED, samples=_symmetric_samples,
+)  # fmt: skip
+
+
+def _eigvalsh_rule(inputs: Nodes, params: Params) -> Aval:
+    (x,) = inputs
+    stack_of_matrices("eigvalsh", x, square=True)
+    return Aval(x.shape[:-1], x.dtype)
+
+
+def _eigvalsh_vjp(cts: Parts, node: Node, needs: Sequence[bool]) -> list[Node | None]:
+    (ct,) = cts
+    assert ct is not None
+    v = output(eigh(node.inputs[0]), 1)
+    g = matmul(_columns_scaled(v, ct), v, transpose_y=True)
+    return [_half_of_symmetric(g)]
+
+
+def _eigvalsh_jvp(tangents: Parts, node: Node) -> Node | None:
+    (t,) = tangents
+    assert t is not None
+    v = output(eigh(node.inputs[0]), 1)
+    moved = matmul(symmetric_from_lower(t), v)
+    return sum_op(v * moved, axes=(v.ndim - 2,))
+
+
+eigvalsh = make_op(
+    "eigvalsh", "linalg",
+    lapack("eigvalsh", "the eigenvalues did not converge", np.linalg.eigvalsh), _eigvalsh_rule,
+    doc="The eigenvalues, ascending, of symmetric matrices, of which the lower triangle is read.",
+    formula="det(x - w 1) = 0; dw = v^T dx v",
+    vjp=_eigvalsh_vjp, jvp=_eigvalsh_jvp, batch=stacked("eigvalsh"), kinds="floating",
+    delicate=True, kink=_REPEATED, samples=_symmetric_samples,
+)  # fmt: skip
+
+
+# --- singular values -----------------------------------------------------------------------------
+
+
+def _svd_rule(inputs: Nodes, params: Params) -> tuple[Aval, Aval, Aval]:
+    (x,) = inputs
+    lead = stack_of_matrices("svd", x)
+    m, n = x.shape[-2:]
+    k = min(m, n)
+    left, right = (m, n) if params["full"] else (k, k)
+    shapes = ((*lead, m, left), (*lead, k), (*lead, right, n))
+    return tuple(Aval(shape, x.dtype) for shape in shapes)  # type: ignore[return-value]
+
+
+def _no_full(node: Node) -> GradientError:
+    return GradientError(
+        f"svd of shape {node.inputs[0].shape} with full_matrices=True has no derivative: the "
+        f"vectors beyond the singular values are one choice of many; use full_matrices=False"
+        f"{where_called()}"
+    )
+
+
+def _svd_vjp(cts: Parts, node: Node, needs: Sequence[bool]) -> list[Node | None]:
+    gu, gs, gvh = cts
+    x, full = node.inputs[0], node.params["full"]
+    m, n = x.shape[-2:]
+    if full and ((m > n and gu is not None) or (n > m and gvh is not None)):
+        raise _no_full(node)
+    if full and m != n:  # what is asked for does not depend on the vectors left out
+        node = svd(x, full=False)
+        gu, gvh = (gu if m < n else None), (gvh if m > n else None)
+    u, s, vh = (output(node, k) for k in range(3))
+    k = min(m, n)
+    inner = None if gs is None else diagonal_matrix(gs)
+    square = (*x.shape[:-2], k, k)
+    mu = None if gu is None else matmul(u, gu, transpose_x=True)
+    mv = None if gvh is None else matmul(vh, gvh, transpose_y=True)
+    beyond: Node | None = None
+    if mu is not None or mv is not None:
+        both = mu if mv is None else mv if mu is None else mu + mv
+        diff = -mv if mu is None else mu if mv is None else mu - mv  # type: ignore[operator]
+        assert both is not None
+        near = divide_gaps(both, _gaps(s, square), s, square=True)
+        far = divide_gaps(diff - matrix_transpose(diff), _gaps(s, square, 1), s, square=True)
+        near = near + matrix_transpose(near)
+        turn = (near + far) * 0.5
+        inner = turn if inner is None else inner + turn
+    assert inner is not None
+    g = matmul(matmul(u, inner), vh)
+    if gu is not None and mu is not None and m > k:
+        outside = gu - matmul(u, mu)
+        beyond = matmul(_over(outside, s), vh)
+        g = g + beyond
+    if gvh is not None and mv is not None and n > k:
+        outside = matrix_transpose(gvh) - matmul(vh, mv, transpose_x=True)
+        g = g + matmul(u, _over(outside, s), transpose_y=True)
+    return [g]
+
+
+def _over(x: Node, s: Node) -> Node:
+    """x diag(1 / s), refused where a singular value is 0 and x is not."""
+    return divide_gaps(x, across_rows(s, x.shape), s, square=False)
+
+
+def _svd_jvp(tangents: Parts, node: Node) -> list[Node | None]:
+    (t,) = tangents
+    assert t is not None
+    x = node.inputs[0]
+    m, n = x.shape[-2:]
+    if node.params["full"] and m != n:
+        raise _no_full(node)
+    u, s, vh = (output(node, k) for k in range(3))
+    k = min(m, n)
+    square = (*x.shape[:-2], k, k)
+    right = matmul(t, vh, transpose_y=True)
+    p = matmul(u, right, transpose_x=True)
+    pt = matrix_transpose(p)
+    near = divide_gaps(p + pt, _gaps(s, square), s, square=True)
+    far = divide_gaps(p - pt, _gaps(s, square, 1), s, square=True)
+    du = matmul(u, (near + far) * 0.5)
+    dv = matmul(vh, (near - far) * 0.5, transpose_x=True)
+    if m > k:
+        du = du + _over(right - matmul(u, p), s)
+    if n > k:
+        left = matmul(t, u, transpose_x=True)
+        dv = dv + _over(left - matmul(vh, pt, transpose_x=True), s)
+    return [du, diagonal(p), matrix_transpose(dv)]
+
+
+def _svd_run(x: Array, full: bool) -> Any:
+    return tuple(np.linalg.svd(x, full_matrices=full))
+
+
+svd = make_op(
+    "svd", "linalg", lapack("svd", "the singular values did not converge", _svd_run), _svd_rule,
+    doc="Singular value decomposition; with `full` the bases are complete. Singular values "
+    "descend.",
+    formula="x = u diag(s) vh",
+    vjp=_svd_vjp, jvp=_svd_jvp, batch=stacked("svd"), kinds="floating", delicate=True,
+    kink=_REPEATED,
+    samples=lambda rng: [
+        Sample((rng.standard_normal(shape),), {"full": full})
+        for shape, full in [
+            ((3, 2), False), ((2, 4), False), ((3, 3), True), ((2, 2, 2), False), ((1, 1), True),
+            ((0, 2), False),
+        ]
+    ],
+)  # fmt: skip
+
+
+def _svdvals_rule(inputs: Nodes, params: Params) -> Aval:
+    (x,) = inputs
+    lead = stack_of_matrices("svdvals", x)
+    return Aval((*lead, min(x.shape[-2:])), x.dtype)
+
+
+def _svdvals_vjp(cts: Parts, node: Node, needs: Sequence[bool]) -> list[Node | None]:
+    (ct,) = cts
+    assert ct is not None
+    factors = svd(node.inputs[0], full=False)
+    u, vh = output(factors, 0), output(factors, 2)
+    return [matmul(_columns_scaled(u, where(node.eq(0), 0, ct)), vh)]
+
+
+def _svdvals_jvp(tangents: Parts, node: Node) -> Node | None:
+    (t,) = tangents
+    assert t is not None
+    factors = svd(node.inputs[0], full=False)
+    u, vh = output(factors, 0), output(factors, 2)
+    ds = sum_op(u * matmul(t, vh, transpose_y=True), axes=(u.ndim - 2,))
+    return where(node.eq(0), 0, ds)
+
+
+def _svdvals_run(x: Array) -> Any:
+    return np.linalg.svd(x, compute_uv=False)
+
+
+svdvals = make_op(
+    "svdvals", "linalg", lapack("svdvals", "the singular values did not converge", _svdvals_run),
+    _svdvals_rule,
+    doc="The singular values, descending.",
+    formula="s = sqrt(eigenvalues of x^T x); ds = u^T dx v",
+    vjp=_svdvals_vjp, jvp=_svdvals_jvp, batch=stacked("svdvals"), kinds="floating",
+    delicate=True, kink=_REPEATED + "; the derivative of a singular value of 0 is 0",
+    samples=lambda rng: [
+        Sample((rng.standard_normal(shape),))
+        for shape in ((3, 2), (2, 4), (3, 3), (2, 2, 2), (1, 1), (0, 2))
+    ],
+)  # fmt: skip
+
+
+# --- QR ------------------------------------------------------------------------------------------
+
+
+def _qr_rule(inputs: Nodes, params: Params) -> tuple[Aval, Aval]:
+    (x,) = inputs
+    lead = stack_of_matrices("qr", x)
+    mode = params["mode"]
+    if mode not in ("reduced", "complete"):
+        raise UsageError(f"qr: mode must be 'reduced' or 'complete', not {mode!r}{where_called()}")
+    m, n = x.shape[-2:]
+    k = min(m, n) if mode == "reduced" else m
+    return Aval((*lead, m, k), x.dtype), Aval((*lead, k, n), x.dtype)
+
+
+def _split(x: Node, k: int) -> tuple[Node, Node]:
+    """The first k columns of a matrix, and the others."""
+    n, zeros, ones = x.shape[-1], (0,) * (x.ndim - 1), (1,) * x.ndim
+    first = slice_op(x, starts=(*zeros, 0), stops=(*x.shape[:-1], k), steps=ones)
+    return first, slice_op(x, starts=(*zeros, k), stops=(*x.shape[:-1], n), steps=ones)
+
+
+def _qr_determined(node: Node) -> None:
+    m, n = node.inputs[0].shape[-2:]
+    if node.params["mode"] == "complete" and m > n:
+        raise GradientError(
+            f"qr of shape {node.inputs[0].shape} with mode='complete' has no derivative: the last "
+            f"{m - n} columns of Q are one choice of many; use mode='reduced'{where_called()}"
+        )
+
+
+def _over_r(x: Node, r: Node) -> Node:
+    """x r^-1."""
+    back = triangular_solve(r, matrix_transpose(x), lower=False, transpose=True)
+    return matrix_transpose(back)
+
+
+def _qr_vjp(cts: Parts, node: Node, needs: Sequence[bool]) -> list[Node | None]:
+    _qr_determined(node)
+    gq, gr = cts
+    x = node.inputs[0]
+    q, r = output(node, 0), output(node, 1)
+    m, n = x.shape[-2:]
+    more: Node | None = None
+    if m < n:  # the other columns of R are Q^T times those of x
+        r, _ = _split(r, m)
+        if gr is not None:
+            gr, others = _split(gr, m)
+            rest = matmul(_split(x, m)[1], others, transpose_y=True)
+            gq = rest if gq is None else gq + rest
+            more = matmul(q, others)
+    r = require_rank(r)
+    inner: Node | None = None
+    if gr is not None:
+        inner = matmul(r, triangle(gr, lower=False), transpose_y=True)
+    if gq is not None:
+        turned = matmul(gq, q, transpose_x=True)
+        inner = -turned if inner is None else inner - turned
+    assert inner is not None
+    g = matmul(q, symmetric_from_lower(inner))
+    if gq is not None:
+        g = g + gq
+    back = triangular_solve(r, matrix_transpose(g), lower=False, transpose=False)
+    g = matrix_transpose(back)
+    if m < n:
+        low, none = (0,) * x.ndim, (0,) * x.ndim
+        g = (
+            pad(g, low=low, high=(*none[:-1], n - m), interior=none)
+            if more is None
+            else concat(g, more, axis=x.ndim - 1)
+        )
+    return [g]
+
+
+def _qr_jvp(tangents: Parts, node: Node) -> list[Node | None]:
+    _qr_determined(node)
+    (t,) = tangents
+    assert t is not None
+    x = node.inputs[0]
+    q, r = output(node, 0), output(node, 1)
+    m, n = x.shape[-2:]
+    others: tuple[Node, Node] | None = None
+    if m < n:
+        t, t_others = _split(t, m)
+        r, _ = _split(r, m)
+        others = (_split(x, m)[1], t_others)
+    r = require_rank(r)
+    moved = _over_r(t, r)
+    c = matmul(q, moved, transpose_x=True)
+    low = triangle(c, strict=True)
+    turn = low - matrix_transpose(low)
+    dq = matmul(q, turn - c) + moved
+    dr = triangle(matmul(c - turn, r), lower=False)
+    if others is not None:
+        tail = matmul(dq, others[0], transpose_x=True) + matmul(q, others[1], transpose_x=True)
+        dr = concat(dr, tail, axis=x.ndim - 1)
+    return [dq, dr]
+
+
+qr = make_op(
+    "qr", "linalg",
+    lapack("qr", "it failed", lambda x, mode: tuple(np.linalg.qr(x, mode))), _qr_rule,
+    doc="QR factors: q with orthonormal columns, r upper triangular; LAPACK's signs.",
+    formula="x = q r",
+    vjp=_qr_vjp, jvp=_qr_jvp, batch=stacked("qr"), kinds="floating", delicate=True,
+    kink="the derivative at linearly dependent columns is refused with GradientError",
+    samples=lambda rng: [
+        Sample((rng.standard_normal(shape),), {"mode": mode})
+        for shape, mode in [
+            ((3, 3), "reduced"), ((4, 2), "reduced"), ((2, 3), "complete"),
+            ((2, 2, 2), "reduced"), ((1, 1), "reduced"), ((0, 2), "reduced"),
+        ]
+    ],
+)  # fmt: skip
