@@ -105,7 +105,7 @@ def _layout(rows: list[dict[str, Any]]) -> str:
             return "-"
         return value if isinstance(value, str) else f"{value:.4g}"
 
-    width = max(len(row["measure"]) for row in rows)
+    width = max((len(row["measure"]) for row in rows), default=0)
     lines = [f"{'':{width}}" + "".join(f"{name:>12}" for name in LIBRARIES)]
     for row in rows:
         cells = "".join(f"{cell(row[name]):>12}" for name in LIBRARIES)
@@ -120,8 +120,8 @@ def _run(library: str, task: str, size: int) -> dict[str, float | str] | None:
         return json.loads(done.stdout)
     if "ModuleNotFoundError" in done.stderr:
         return None
-    last = done.stderr.strip().splitlines()
-    return {"failed": last[-1][:40] if last else f"exit {done.returncode}"}
+    print(f"{library} {task} {size or ''} failed:\n{done.stderr.strip()[-400:]}\n", file=sys.stderr)
+    return None
 
 
 # ---- the child: one library, one task ----------------------------------------------------------
@@ -275,7 +275,7 @@ def _autograd_chain(n: int) -> dict[str, float | str]:
     autograd.grad(lambda x: x * 1.0)(1.0)
     gc.collect()
     start_memory, start = _resident(), time.perf_counter()
-    vjp, _ = autograd.make_vjp(chain, 1.0)
+    vjp, _ = autograd.make_vjp(chain)(1.0)
     built, built_memory = time.perf_counter(), _resident()
     vjp(1.0)
     done = time.perf_counter()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..namespace import sqrt as tensor_sqrt
+from .. import namespace as xp
 from ..tensor import Tensor
 from .moments import mean_square
 from .optimizer import Optimizer, Params
@@ -20,7 +20,7 @@ def _update(p: Tensor, g: Tensor, state: Values, options: Values) -> tuple[Tenso
     g = add_scaled(g, options["weight_decay"], p)
     rho, eps = options["rho"], fit(options["eps"], p)
     square = mean_square(g, state["square_avg"], rho)
-    delta = tensor_sqrt(state["acc_delta"] + eps) / tensor_sqrt(square + eps) * g
+    delta = xp.sqrt(state["acc_delta"] + eps) / xp.sqrt(square + eps) * g
     moved = mean_square(delta, state["acc_delta"], rho)
     new: Values = {"step": state["step"] + 1.0, "square_avg": square, "acc_delta": moved}
     return p - fit(options["lr"], p) * delta, new

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..namespace import sqrt as tensor_sqrt
+from .. import namespace as xp
 from ..tensor import Tensor
 from .optimizer import Optimizer, Params
-from .rule import FLAG, LIKE, STEP, Fixed, Live, Rule, Slot, Values
+from .rule import FLAG, STEP, Fixed, Live, Rule, Slot, Values
 from .scalar import add_scaled, fit
 
 __all__ = ["Adagrad"]
@@ -19,7 +19,7 @@ def _update(p: Tensor, g: Tensor, state: Values, options: Values) -> tuple[Tenso
     g = add_scaled(g, options["weight_decay"], p)
     total = state["sum"] + g * g
     size = fit(options["lr"] / (1.0 + state["step"] * options["lr_decay"]), p)
-    new_p = p - size * (g / (tensor_sqrt(total) + fit(options["eps"], p)))
+    new_p = p - size * (g / (xp.sqrt(total) + fit(options["eps"], p)))
     return new_p, {"step": state["step"] + 1.0, "sum": total}
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..namespace import maximum
-from ..namespace import sqrt as tensor_sqrt
+from .. import namespace as xp
 from ..tensor import Tensor
 from .moments import BETAS, decayed, moments
 from .optimizer import Optimizer, Params
@@ -27,10 +26,10 @@ def _update(p: Tensor, g: Tensor, state: Values, options: Values) -> tuple[Tenso
     first, second = moments(g, state, beta1, beta2)
     new: Values = {"step": step, "exp_avg": first, "exp_avg_sq": second}
     if options["amsgrad"]:
-        second = new["max_exp_avg_sq"] = maximum(state["max_exp_avg_sq"], second)
+        second = new["max_exp_avg_sq"] = xp.maximum(state["max_exp_avg_sq"], second)
     step_size = options["lr"] / (1.0 - power(beta1, step))
     scale = sqrt(1.0 - power(beta2, step))
-    denominator = tensor_sqrt(second) / fit(scale, p) + fit(options["eps"], p)
+    denominator = xp.sqrt(second) / fit(scale, p) + fit(options["eps"], p)
     return p - fit(step_size, p) * (first / denominator), new
 
 

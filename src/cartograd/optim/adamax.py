@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ..namespace import abs as tensor_abs
-from ..namespace import maximum
+from .. import namespace as xp
 from ..tensor import Tensor
 from .moments import BETAS
 from .optimizer import Optimizer, Params
@@ -22,7 +21,7 @@ def _update(p: Tensor, g: Tensor, state: Values, options: Values) -> tuple[Tenso
     beta1, beta2 = options["betas"]
     step = state["step"] + 1.0
     first = lerp(state["exp_avg"], g, 1.0 - beta1)
-    largest = maximum(fit(beta2, p) * state["exp_inf"], tensor_abs(g) + fit(options["eps"], p))
+    largest = xp.maximum(fit(beta2, p) * state["exp_inf"], xp.abs(g) + fit(options["eps"], p))
     size = fit(options["lr"] / (1.0 - power(beta1, step)), p)
     return p - size * (first / largest), {"step": step, "exp_avg": first, "exp_inf": largest}
 

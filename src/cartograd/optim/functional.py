@@ -16,9 +16,10 @@ from typing import Any, Concatenate, ParamSpec
 
 import numpy as np
 
+from .. import namespace as xp
 from .. import tree
+from ..dtype import is_floating
 from ..errors import UsageError
-from ..namespace import asarray, full
 from ..tensor import Parameter, Tensor
 from .adadelta import Adadelta
 from .adagrad import Adagrad
@@ -74,7 +75,7 @@ class Transform:
         """The state before the first step, for a tree of floating Tensors."""
         leaves, structure = tree.flatten(params)
         for leaf in leaves:
-            if not isinstance(leaf, Tensor) or leaf.dtype.name[:5] not in ("float", "bfloa"):
+            if not isinstance(leaf, Tensor) or not is_floating(leaf.dtype):
                 raise UsageError(f"parameters must be floating Tensors, but a leaf is {leaf!r}")
             self.rule.check_shape(leaf.shape)
         return {
@@ -93,7 +94,9 @@ class Transform:
         """
         leaves, structure = tree.flatten(params)
         grad_leaves = _match(grads, structure, "grads")
-        columns = {name: _match(part, structure, f"state[{name!r}]") for name, part in state.items()}
+        columns = {
+            name: _match(part, structure, f"state[{name!r}]") for name, part in state.items()
+        }
         for key in options:
             if key not in self.rule.options:
                 raise option_error(key, self.rule.options)
@@ -122,8 +125,19 @@ def _match(part: Any, structure: Any, name: str) -> list[Any]:
 
 def _initial(p: Tensor, slot: Slot) -> Tensor:
     if slot.scalar:
-        return asarray(np.asarray(slot.fill, np.float64))
-    return full(p.shape, slot.fill, dtype=compute_dtype(p))
+        return xp.asarray(np.asarray(slot.fill, np.float64))
+    return xp.full(p.shape, slot.fill, dtype=compute_dtype(p))
+
+
+_DOC = """`{name}` as pure functions: its arguments without `params`, the same update.
+
+    >>> import cartograd as cg
+    >>> opt = cg.optim.functional.{function}()
+    >>> params = cg.ones((2, 2))
+    >>> new, state = opt.update(params * 0.5, opt.init(params), params)
+    >>> bool(cg.all(new < params))
+    True
+    """
 
 
 def _functional(optimizer: Callable[Concatenate[Any, P], Optimizer]) -> Callable[P, Transform]:
@@ -135,7 +149,7 @@ def _functional(optimizer: Callable[Concatenate[Any, P], Optimizer]) -> Callable
         return Transform(model.rule, {key: options[key] for key in model.rule.options})
 
     name = getattr(optimizer, "__name__", "optimizer")
-    make.__doc__ = f"`{name}` as pure functions: its arguments without `params`."
+    make.__doc__ = _DOC.format(name=name, function=name.lower())
     make.__name__ = make.__qualname__ = name.lower()
     return make
 

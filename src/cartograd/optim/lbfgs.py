@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from .. import namespace as xp
 from ..errors import TraceError, UsageError
 from ..graph import current_mode
-from ..namespace import asarray
 from ..tensor import State, Tensor, enable_grad, no_grad
 from .line_search import Array, strong_wolfe
 from .optimizer import Optimizer, Params
@@ -252,10 +252,10 @@ class LBFGS(Optimizer):
             "prev_loss": m.prev_loss,
             "H_diag": m.H_diag,
             "ro": list(m.ro),
-            "old_dirs": [asarray(y.copy()) for y in m.old_dirs],
-            "old_stps": [asarray(s.copy()) for s in m.old_stps],
+            "old_dirs": [xp.asarray(y.copy()) for y in m.old_dirs],
+            "old_stps": [xp.asarray(s.copy()) for s in m.old_stps],
         }
-        saved |= {k: None if v is None else asarray(v.copy()) for k, v in vectors.items()}
+        saved |= {k: None if v is None else xp.asarray(v.copy()) for k, v in vectors.items()}
         return saved
 
     def _plan_load(
@@ -314,4 +314,3 @@ def _call(closure: Closure) -> Tensor:
 
 def _largest(x: Array) -> float:
     return float(np.abs(x).max()) if x.size else 0.0
-

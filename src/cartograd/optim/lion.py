@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..namespace import sign
+from .. import namespace as xp
 from ..tensor import Tensor
 from .moments import BETAS, shrunk
 from .optimizer import Optimizer, Params
@@ -19,13 +19,13 @@ def _slots(options: Values) -> dict[str, Slot]:
 def _update(p: Tensor, g: Tensor, state: Values, options: Values) -> tuple[Tensor, Values]:
     beta1, beta2 = options["betas"]
     mean: Tensor = state["exp_avg"]
-    direction = sign(lerp(mean, g, 1.0 - beta1))
+    direction = xp.sign(lerp(mean, g, 1.0 - beta1))
     new_p = shrunk(p, options) - fit(options["lr"], p) * direction
     return new_p, {"exp_avg": lerp(mean, g, 1.0 - beta2)}
 
 
 class Lion(Optimizer):
-    """p <- p - lr * (sign(beta1 * m + (1 - beta1) * g) + weight_decay * p), m the mean of g (beta2).
+    """p <- p - lr * (sign(beta1 * m + (1 - beta1) * g) + weight_decay * p), m g's mean.
 
     Every number moves by lr, so lr is usually 3 to 10 times smaller than AdamW's, and
     weight_decay as much larger (Chen et al. 2023).

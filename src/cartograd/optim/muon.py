@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 
+from .. import namespace as xp
 from ..errors import UsageError
-from ..namespace import matmul, maximum
-from ..namespace import sqrt as tensor_sqrt
-from ..namespace import sum as tensor_sum
 from ..tensor import Tensor
 from .moments import shrunk
 from .optimizer import Optimizer, Params
@@ -47,10 +45,10 @@ def _orthogonal(m: Tensor, options: Values) -> Tensor:
     a, b, c = options["ns_coefficients"]
     tall = m.shape[0] > m.shape[1]
     x = m.T if tall else m
-    x = x / maximum(tensor_sqrt(tensor_sum(x * x)), fit(options["eps"], x))
+    x = x / xp.maximum(xp.sqrt(xp.sum(x * x)), fit(options["eps"], x))
     for _ in range(options["ns_steps"]):
-        gram = matmul(x, x.T)
-        x = a * x + matmul(b * gram + c * matmul(gram, gram), x)
+        gram = xp.matmul(x, x.T)
+        x = a * x + xp.matmul(b * gram + c * xp.matmul(gram, gram), x)
     return x.T if tall else x
 
 
@@ -70,7 +68,7 @@ def _update(p: Tensor, g: Tensor, state: Values, options: Values) -> tuple[Tenso
 
 
 class Muon(Optimizer):
-    """p <- p - lr * ratio * O, O the orthogonal matrix nearest to the momentum; 2-d parameters only.
+    """p <- p - lr * ratio * O, O the orthogonal matrix nearest the momentum; for matrices.
 
     `adjust_lr_fn` picks the ratio for a matrix of shape (rows, columns): "original" (or None)
     sqrt(max(1, rows / columns)), "match_rms_adamw" 0.2 * sqrt(max(rows, columns)). Weight decay is

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..namespace import sqrt as tensor_sqrt
+from .. import namespace as xp
 from ..tensor import Tensor
 from .moments import BETAS, decayed, moments
 from .optimizer import Optimizer, Params
@@ -30,7 +30,7 @@ def _update(p: Tensor, g: Tensor, state: Values, options: Values) -> tuple[Tenso
     product = state["mu_product"] * mu
     first, second = moments(g, state, beta1, beta2)
     correction = fit(1.0 - power(beta2, step), p)
-    denominator = tensor_sqrt(second / correction) + fit(options["eps"], p)
+    denominator = xp.sqrt(second / correction) + fit(options["eps"], p)
     of_g = fit(lr * (1.0 - mu) / (1.0 - product), p)
     of_first = fit(lr * mu_next / (1.0 - product * mu_next), p)
     new_p = p - of_g * (g / denominator) - of_first * (first / denominator)

@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, cast
 
+from .. import namespace as xp
+from ..dtype import is_floating
 from ..errors import GradientError, UsageError
 from ..graph import current_mode
-from ..namespace import zeros_like
 from ..tensor import State, Tensor, enable_grad, no_grad
 from .hooks import HookHandle, Hooks
 from .param_group import NOTES, ParamGroup, option_error
@@ -146,9 +147,7 @@ class Optimizer:
         labels = [
             label
             for group in self.param_groups
-            for label in (
-                group["param_names"] if "param_names" in group else [str(p.shape) for p in group.params]
-            )
+            for label in group.get("param_names") or [str(p.shape) for p in group.params]
         ]
         shown = ", ".join(labels[:8]) + (", ..." if len(labels) > 8 else "")
         return GradientError(
@@ -169,7 +168,7 @@ class Optimizer:
         for group in self.param_groups:
             for p in group.params:
                 if p.grad is not None:
-                    p.grad = None if set_to_none else zeros_like(p.grad)
+                    p.grad = None if set_to_none else xp.zeros_like(p.grad)
 
     # ---- saving -------------------------------------------------------------------------------
 
@@ -275,13 +274,13 @@ class Optimizer:
     def register_state_dict_post_hook(
         self, hook: Callable[..., Any], prepend: bool = False
     ) -> HookHandle:
-        """Call `hook(optimizer, state_dict)` after saving; what it returns, if not None, is used."""
+        """Call `hook(optimizer, saved)` after saving; what it returns, if not None, is used."""
         return self._save_hooks[1].add(hook, first=prepend)
 
     def register_load_state_dict_pre_hook(
         self, hook: Callable[..., Any], prepend: bool = False
     ) -> HookHandle:
-        """Call `hook(optimizer, state_dict)` before loading; what it returns, if not None, is loaded."""
+        """Call `hook(optimizer, saved)` first; what it returns, if not None, is loaded instead."""
         return self._load_hooks[0].add(hook, first=prepend)
 
     def register_load_state_dict_post_hook(
@@ -315,7 +314,9 @@ def _as_groups(params: Params, optimizer: str) -> list[Mapping[str, Any]]:
 def _members(params: Any) -> tuple[list[State], list[str]]:
     """A group's parameters, and their names if they came as (name, parameter) pairs."""
     if isinstance(params, (set, frozenset)):
-        raise UsageError("parameters must be in an order that never changes: give a list, not a set")
+        raise UsageError(
+            "parameters must be in an order that never changes: give a list, not a set"
+        )
     items: list[Any] = [params] if isinstance(params, Tensor) else list(params)
     if not items:
         raise UsageError("a parameter group got an empty list of parameters")
@@ -342,7 +343,7 @@ def _check_param(p: object, label: str) -> None:
             f"the parameter {label} of shape {p.shape} is a plain Tensor, which never changes: "
             "make it with cg.Parameter(value)"
         )
-    if p.dtype.kind != "f" and p.dtype.name != "bfloat16":
+    if not is_floating(p.dtype):
         raise UsageError(
             f"the parameter {label} has dtype {p.dtype}: only floating parameters can be trained"
         )

@@ -33,15 +33,14 @@ NOTES = frozenset(
         "base_momentum",
     }
 )
-"""Keys that a group may hold beside its options: labels (`meta` is the user's), schedules' notes."""
+"""Keys that a group may hold beside its options: labels, and what schedules note."""
 
 
 def option_error(key: object, options: Mapping[str, Option]) -> UsageError:
     """The error for a key that no group of this optimiser has.
 
-    >>> print(option_error("learning_rate", {"lr": Live()}))
-    a parameter group has no option 'learning_rate': its options are lr (notes of your own go under \
-'name' and 'meta')
+    >>> print(option_error("learning_rate", {"lr": Live()}))  # doctest: +ELLIPSIS
+    a parameter group has no option 'learning_rate': its options are lr (notes of your own go ...
     """
     return UsageError(
         f"a parameter group has no option {key!r}: its options are {', '.join(options)} "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..namespace import sqrt as tensor_sqrt
+from .. import namespace as xp
 from ..tensor import Tensor
 from .moments import BETAS, decayed, moments
 from .optimizer import Optimizer, Params
@@ -37,7 +37,7 @@ def _update(p: Tensor, g: Tensor, state: Values, options: Values) -> tuple[Tenso
     safe = at_least(rho, 5.0)  # so that the branch not taken stays finite
     factor = _rectification(safe, at_least(rho_inf, 5.0)) * sqrt(correction)
 
-    denominator = tensor_sqrt(second) + fit(options["eps"], p)
+    denominator = xp.sqrt(second) + fit(options["eps"], p)
     unit = fit(choose(adaptive, 1.0, 0.0), p)
     scale = fit(choose(adaptive, factor, 1.0), p)
     size = fit(options["lr"] / (1.0 - power(beta1, step)), p)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..namespace import sqrt as tensor_sqrt
+from .. import namespace as xp
 from ..tensor import Tensor
 from .moments import mean_square
 from .optimizer import Optimizer, Params
@@ -29,7 +29,7 @@ def _update(p: Tensor, g: Tensor, state: Values, options: Values) -> tuple[Tenso
     if options["centered"]:
         mean = new["grad_avg"] = lerp(state["grad_avg"], g, 1.0 - alpha)
         variance = square - mean * mean
-    scaled = g / (tensor_sqrt(variance) + fit(options["eps"], p))
+    scaled = g / (xp.sqrt(variance) + fit(options["eps"], p))
     if is_zero(options["momentum"]):
         return p - lr * scaled, new
     buffer = fit(options["momentum"], p) * state["momentum_buffer"] + scaled

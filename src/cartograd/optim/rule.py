@@ -144,6 +144,12 @@ class Rule:
     have one floating dtype, scalars are Python floats or 0-d float64 Tensors (`scalar.py`).
     `check(options)`: raises UsageError for options that do not go together. `check_shape(shape)`:
     raises UsageError for parameters that the rule cannot take.
+
+    >>> import cartograd as cg
+    >>> options = {"lr": 0.5, "momentum": 0.0, "weight_decay": 0.0, "maximize": False}
+    >>> p, state = cg.optim.SGD.rule.apply(cg.asarray(1.0), cg.asarray(1.0), {}, options)
+    >>> p.item()
+    0.5
     """
 
     name: str

@@ -13,8 +13,8 @@ from __future__ import annotations
 import math
 from typing import cast
 
-from ..namespace import maximum, where
-from ..namespace import sqrt as tensor_sqrt
+from .. import namespace as xp
+from ..dtype import float64
 from ..tensor import Tensor
 
 __all__ = [
@@ -38,7 +38,7 @@ def sqrt(x: Scalar) -> Scalar:
     >>> sqrt(9.0)
     3.0
     """
-    return tensor_sqrt(x) if isinstance(x, Tensor) else math.sqrt(x)
+    return xp.sqrt(x) if isinstance(x, Tensor) else math.sqrt(x)
 
 
 def power(base: Scalar, exponent: Scalar) -> Scalar:
@@ -56,7 +56,7 @@ def at_least(x: Scalar, low: float) -> Scalar:
     >>> at_least(-1.0, 0.0)
     0.0
     """
-    return maximum(x, low) if isinstance(x, Tensor) else max(x, low)
+    return xp.maximum(x, low) if isinstance(x, Tensor) else max(x, low)
 
 
 def choose(condition: bool | Tensor, yes: Scalar, no: Scalar) -> Scalar:
@@ -66,8 +66,12 @@ def choose(condition: bool | Tensor, yes: Scalar, no: Scalar) -> Scalar:
     0.0
     """
     if isinstance(condition, Tensor):
-        return where(condition, yes, no)
+        return xp.where(condition, _double(yes), _double(no))
     return yes if condition else no
+
+
+def _double(x: Scalar) -> Tensor:
+    return x if isinstance(x, Tensor) else xp.asarray(x, dtype=float64)
 
 
 def is_zero(x: Scalar) -> bool:

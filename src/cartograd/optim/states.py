@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from .. import namespace as xp
 from ..errors import UsageError
-from ..namespace import asarray
 from ..tensor import State, Tensor
 from .rule import Slot, Values, compute_dtype
 
@@ -68,7 +68,7 @@ class States(Mapping[State, Cells]):
         """Snapshots of a parameter's cells, or None where it has none."""
         if p not in self or not self[p]:
             return None
-        return {name: asarray(cell.numpy().copy()) for name, cell in self[p].items()}
+        return {name: xp.asarray(cell.numpy().copy()) for name, cell in self[p].items()}
 
     def plan_load(
         self,

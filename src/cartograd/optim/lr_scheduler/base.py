@@ -16,14 +16,23 @@ _PYTORCH_ONLY = frozenset({"_get_lr_called_within_step", "_is_initial"})
 
 
 def check_optimizer(optimizer: object) -> Optimizer:
-    """The argument, if it is an Optimizer; else UsageError."""
+    """The argument, if it is an Optimizer; else UsageError.
+
+    >>> import cartograd as cg
+    >>> opt = cg.optim.SGD([cg.Parameter(cg.ones(2))])
+    >>> check_optimizer(opt) is opt
+    True
+    """
     if not isinstance(optimizer, Optimizer):
         raise UsageError(f"a schedule needs an Optimizer, but got a {type(optimizer).__name__}")
     return optimizer
 
 
 def refuse_trace(name: str) -> None:
-    """Raise TraceError while a function is being traced: the schedule would run only once."""
+    """Raise TraceError while a function is being traced: the schedule would run only once.
+
+    >>> refuse_trace("StepLR")  # nothing is being traced
+    """
     if current_mode().staging:
         raise TraceError(
             f"{name}.step() counts steps in Python, so inside a traced or compiled function it "
@@ -32,7 +41,12 @@ def refuse_trace(name: str) -> None:
 
 
 def per_group(name: str, optimizer: Optimizer, value: float | Sequence[float]) -> list[float]:
-    """One number for each parameter group, from one number for all or a list of them."""
+    """One number for each parameter group, from one number for all or a list of them.
+
+    >>> import cartograd as cg
+    >>> per_group("max_lr", cg.optim.SGD([cg.Parameter(cg.ones(2))]), 0.5)
+    [0.5]
+    """
     count = len(optimizer.param_groups)
     if isinstance(value, (list, tuple)):
         if len(value) != count:
@@ -47,6 +61,16 @@ class LRScheduler:
     The constructor takes step 0 itself: it sets each group's lr for the first optimiser step.
     `last_epoch` >= 0 resumes at that step, with the groups' "initial_lr" in place. Call `step()`
     after `optimizer.step()`.
+
+    >>> import cartograd as cg
+    >>> class Halving(cg.optim.lr_scheduler.LRScheduler):
+    ...     def get_lr(self):
+    ...         return [lr * 0.5**self.last_epoch for lr in self.base_lrs]
+    >>> opt = cg.optim.SGD([cg.Parameter(cg.ones(2))], lr=1.0)
+    >>> schedule = Halving(opt)
+    >>> schedule.step(epoch=3)
+    >>> schedule.get_last_lr()
+    [0.125]
     """
 
     unsaved: ClassVar[frozenset[str]] = frozenset({"optimizer", "_is_initial"})
@@ -96,7 +120,8 @@ class LRScheduler:
         Warns when called before the first `optimizer.step()`, which would skip the first rate.
         """
         refuse_trace(type(self).__name__)
-        self._warn_order()
+        if epoch is None:
+            self._warn_order()
         self._step_count += 1
         self._update_lr(epoch)
 

@@ -167,9 +167,7 @@ class ChainedScheduler(_Composite):
         self._last_lr = self._present()
 
 
-def warmup(
-    then: LRScheduler | Optimizer, steps: int, start_factor: float = 1e-3
-) -> LRScheduler:
+def warmup(then: LRScheduler | Optimizer, steps: int, start_factor: float = 1e-3) -> LRScheduler:
     """A linear warm-up from start_factor * lr over `steps` steps, and then a schedule.
 
     `then` is a schedule that begins after the warm-up, or an Optimizer, whose lr then stays.

@@ -36,8 +36,10 @@ class _MomentumCycle(LRScheduler):
 
     def _find_momentum(self, cycle_momentum: bool) -> None:
         self.cycle_momentum = cycle_momentum
+        if not cycle_momentum:
+            return
         self.use_beta1 = "betas" in self.optimizer.defaults
-        if cycle_momentum and not self.use_beta1 and "momentum" not in self.optimizer.defaults:
+        if not self.use_beta1 and "momentum" not in self.optimizer.defaults:
             raise UsageError(
                 f"{type(self.optimizer).__name__} has neither momentum nor betas to cycle: give "
                 "cycle_momentum=False"
@@ -110,8 +112,9 @@ class CyclicLR(_MomentumCycle):
         if scale_fn is None:
             self.scale_mode = "iterations" if mode == "exp_range" else "cycle"
         self._find_momentum(cycle_momentum)
-        self.base_momentums = per_group("base_momentum", optimizer, base_momentum)
-        self.max_momentums = per_group("max_momentum", optimizer, max_momentum)
+        if cycle_momentum:
+            self.base_momentums = per_group("base_momentum", optimizer, base_momentum)
+            self.max_momentums = per_group("max_momentum", optimizer, max_momentum)
         if last_epoch == -1:
             for group, lr in zip(optimizer.param_groups, base_lrs, strict=True):
                 group["lr"] = lr

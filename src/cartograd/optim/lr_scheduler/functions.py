@@ -27,7 +27,10 @@ def saved_function(function: object) -> dict[str, Any] | None:
 
 
 def load_function(function: object, saved: Mapping[str, Any] | None) -> None:
-    """Give a callable object its saved attributes back."""
+    """Give a callable object its saved attributes back.
+
+    >>> load_function(len, None)
+    """
     if saved is not None:
         vars(function).update(saved)
 
