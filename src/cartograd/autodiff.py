@@ -53,6 +53,9 @@ def _either(left: Mask | None, right: Mask | None) -> Mask | None:
     return Mask(lambda: logical_or(left.node(), right.node()))
 
 
+Ledger = Callable[[Node, int, Node, "Node | None", Node], None]
+
+
 def reverse(
     outputs: Sequence[Node],
     cts: Sequence[Node | None],
@@ -61,6 +64,7 @@ def reverse(
     tracked: int = -1,
     keep: bool = False,
     watch: Mapping[Node, Callable[[Node], Node | None]] | None = None,
+    ledger: Ledger | None = None,
 ) -> dict[Node, Node]:
     """Reverse mode: the cotangents of `targets`, given those of `outputs`.
 
@@ -68,116 +72,145 @@ def reverse(
     depends on is missing from the result. Without targets, they are the parameter leaves reached.
     `tracked` names the differentiation (as bits) to follow; unless `keep`, the nodes built do not
     depend on it any more. `watch` maps nodes to functions that see the node's whole cotangent when
-    it is known, and may replace it.
+    it is known, and may replace it. `ledger(consumer, argument, incoming, local, contribution)` is
+    told of every edge; `local` is None unless the op is elementwise.
     """
     order = toposort(outputs, tracked=tracked)
-    result: dict[Node, Node] = {}
     if targets is None:
         wanted = {node for node in order if node.op.family == "leaf"}
-        path = None
+        alive = set(order)
     else:
         wanted = set(targets)
-        path = set(wanted)
+        alive = set(wanted)
         for node in order:
-            if node not in path and any(source in path for source in node.inputs):
-                path.add(node)
-    pending: dict[Node, Cotangent] = {}
-    several: dict[Node, list[Node | None]] = {}
-    alive = set(order) if path is None else path
+            if node not in alive:
+                for source in node.inputs:
+                    if source in alive:
+                        alive.add(node)
+                        break
+    result: dict[Node, Node] = {}
     with set_mode(recording=True, backward=True) as mode:
         if not keep:
             mode.active &= ~tracked
+        sweep = _Sweep(alive, ledger)
         for node, ct in zip(outputs, cts, strict=True):
             if ct is not None and node in alive:
-                _accumulate(pending, node, ct, None)
+                sweep.receive(node, ct, None)
         while order:
             node = order.pop()
+            mode.source = node
             if node.avals is not None:
-                parts = several.pop(node, None)
-                if parts is None:
-                    continue
-                mode.source = node
-                _spread(node, _vjp(node, parts, alive), pending, several, alive)
+                sweep.pull_several(node)
                 continue
-            entry = pending.pop(node, None)
+            entry = sweep.pending.pop(node, None)
             if entry is None:
                 continue
-            mode.source = node
             if watch is not None and node in watch:
                 replaced = watch[node](entry[0])
                 if replaced is not None:
                     entry = (replaced, None)
             if node in wanted:
                 result[node] = entry[0]
-                continue
-            op: Op = node.op
-            if op.partials is not None:
-                _pull_elementwise(node, op, entry, pending, alive)
-            elif op is OUTPUT:
-                parent = node.inputs[0]
-                if parent in alive:
-                    assert parent.avals is not None
-                    slots = several.setdefault(parent, [None] * len(parent.avals))
-                    k = node.params["index"]
-                    slots[k] = entry[0] if slots[k] is None else add(slots[k], entry[0])
-            elif op.transpose is not None:
-                _pull_linear(node, op, entry, pending, alive)
             else:
-                _spread(node, _vjp(node, [entry[0]], alive), pending, several, alive)
+                sweep.pull(node, *entry)
         mode.source = None
     return result
 
 
-def _accumulate(
-    pending: dict[Node, Cotangent], node: Node, ct: Node, mask: Mask | None
-) -> None:
-    before = pending.get(node)
-    if before is None:
-        pending[node] = (ct, mask)
-    else:
-        pending[node] = (add(before[0], ct), _either(before[1], mask))
+class _Sweep:
+    """The cotangents that wait for their nodes while reverse mode walks the graph backward."""
 
+    __slots__ = ("alive", "ledger", "pending", "several")
 
-def _pull_elementwise(
-    node: Node, op: Op, entry: Cotangent, pending: dict[Node, Cotangent], alive: set[Node]
-) -> None:
-    ct, mask = entry
-    assert op.partials is not None
-    branches = op.taken(node, *node.inputs) if op.taken is not None else None
-    for k, source in enumerate(node.inputs):
-        partial = op.partials[k]
-        if partial is None or source not in alive:
-            continue
-        if partial == 1:
-            part = ct
-        elif partial == -1:
-            part = negative(ct)
+    def __init__(self, alive: set[Node], ledger: Ledger | None) -> None:
+        self.alive, self.ledger = alive, ledger
+        self.pending: dict[Node, Cotangent] = {}
+        self.several: dict[Node, list[Node | None]] = {}
+
+    def receive(self, node: Node, ct: Node, mask: Mask | None) -> None:
+        """Add to the cotangent of a node."""
+        before = self.pending.get(node)
+        if before is None:
+            self.pending[node] = (ct, mask)
         else:
-            part = mul(ct, partial(node, *node.inputs))  # type: ignore[operator]
-        onward = mask
-        branch = branches[k] if branches is not None else None
-        if branch is not None:
-            onward = _both(_known(branch), mask)
-        if onward is not None and (branch is not None or not isinstance(partial, int)):
-            part = where(onward.node(), part, 0)
-        _accumulate(pending, source, part, onward)
+            self.pending[node] = (add(before[0], ct), _either(before[1], mask))
+
+    def pull(self, node: Node, ct: Node, mask: Mask | None) -> None:
+        """Hand a node's cotangent on to its inputs, by its op's rule."""
+        op: Op = node.op
+        if op.partials is not None:
+            self._pull_elementwise(node, op, ct, mask)
+        elif op is OUTPUT:
+            parent = node.inputs[0]
+            if parent in self.alive:
+                assert parent.avals is not None
+                slots = self.several.setdefault(parent, [None] * len(parent.avals))
+                k = node.params["index"]
+                before = slots[k]
+                slots[k] = ct if before is None else add(before, ct)
+        elif op.transpose is not None:
+            self._pull_linear(node, op, ct, mask)
+        else:
+            self._pull_by_vjp(node, op, [ct])
+
+    def pull_several(self, node: Node) -> None:
+        """`pull` for a node with several outputs."""
+        parts = self.several.pop(node, None)
+        if parts is not None:
+            self._pull_by_vjp(node, node.op, parts)
+
+    def _pull_elementwise(self, node: Node, op: Op, ct: Node, mask: Mask | None) -> None:
+        assert op.partials is not None
+        branches = op.taken(node, *node.inputs) if op.taken is not None else None
+        for k, source in enumerate(node.inputs):
+            partial = op.partials[k]
+            if partial is None or source not in self.alive:
+                continue
+            local = None
+            if partial == 1:
+                part = ct
+            elif partial == -1:
+                part = negative(ct)
+            else:
+                local = partial(node, *node.inputs)  # type: ignore[operator]
+                part = mul(ct, local)
+            onward = mask
+            branch = branches[k] if branches is not None else None
+            if branch is not None:
+                onward = _both(_known(branch), mask)
+            if onward is not None and (branch is not None or not isinstance(partial, int)):
+                part = where(onward.node(), part, 0)
+            if self.ledger is not None:
+                if local is None:
+                    local = like(ct, float(partial))  # type: ignore[arg-type]
+                self.ledger(node, k, ct, local, part)
+            self.receive(source, part, onward)
+
+    def _pull_linear(self, node: Node, op: Op, ct: Node, mask: Mask | None) -> None:
+        transpose = op.transpose
+        assert transpose is not None
+        for k, source in enumerate(node.inputs):
+            if k not in op.linear or source not in self.alive:
+                continue
+            part = transpose(ct, k, node.inputs, **node.params)
+            if self.ledger is not None:
+                self.ledger(node, k, ct, None, part)
+            self.receive(source, part, _move_mask(node, op, k, ct, mask))
+
+    def _pull_by_vjp(self, node: Node, op: Op, cts: list[Node | None]) -> None:
+        if op.vjp is None:
+            raise GradientError(f"{op.name} has no reverse-mode derivative: {op.why}")
+        parts = op.vjp(cts, node, [source in self.alive for source in node.inputs])
+        for k, (source, part) in enumerate(zip(node.inputs, parts, strict=True)):
+            if part is not None and source in self.alive:
+                if self.ledger is not None:
+                    incoming = next(ct for ct in cts if ct is not None)
+                    self.ledger(node, k, incoming, None, part)
+                self.receive(source, part, None)
 
 
 def _known(node: Node) -> Mask:
     return Mask(lambda: node)
-
-
-def _pull_linear(
-    node: Node, op: Op, entry: Cotangent, pending: dict[Node, Cotangent], alive: set[Node]
-) -> None:
-    ct, mask = entry
-    transpose = op.transpose
-    assert transpose is not None
-    for k, source in enumerate(node.inputs):
-        if k not in op.linear or source not in alive:
-            continue
-        part = transpose(ct, k, node.inputs, **node.params)
-        _accumulate(pending, source, part, _move_mask(node, op, k, ct, mask))
 
 
 def _move_mask(node: Node, op: Op, k: int, ct: Node, mask: Mask | None) -> Mask | None:
@@ -192,26 +225,6 @@ def _move_mask(node: Node, op: Op, k: int, ct: Node, mask: Mask | None) -> Mask 
         return transpose(live, k, node.inputs, **node.params) > 0
 
     return Mask(make)
-
-
-def _vjp(node: Node, cts: list[Node | None], alive: set[Node]) -> Sequence[Node | None]:
-    op: Op = node.op
-    needs = [source in alive for source in node.inputs]
-    if op.vjp is None:
-        raise GradientError(f"{op.name} has no reverse-mode derivative: {op.why}")
-    return op.vjp(cts, node, needs)
-
-
-def _spread(
-    node: Node,
-    parts: Sequence[Node | None],
-    pending: dict[Node, Cotangent],
-    several: dict[Node, list[Node | None]],
-    alive: set[Node],
-) -> None:
-    for source, part in zip(node.inputs, parts, strict=True):
-        if part is not None and source in alive:
-            _accumulate(pending, source, part, None)
 
 
 def forward(

@@ -30,6 +30,7 @@ __all__ = [
     "Mode",
     "Node",
     "Origin",
+    "Place",
     "current_mode",
     "scope",
     "set_mode",
@@ -62,6 +63,13 @@ _PACKAGE = str(Path(__file__).parent)
 _internal: dict[str, bool] = {}
 
 
+class Place(NamedTuple):
+    """A place in code that was read from a file: what Origin asks of a code object."""
+
+    co_filename: str
+    co_qualname: str
+
+
 class Origin(NamedTuple):
     """The user's code that made a node: resolved to a file and a line only when asked.
 
@@ -69,7 +77,7 @@ class Origin(NamedTuple):
     derivative rule made for the forward node of that origin.
     """
 
-    code: CodeType | None
+    code: CodeType | Place | None
     instruction: int
     scope: str
     backward: bool
@@ -84,8 +92,8 @@ class Origin(NamedTuple):
         """The number of the user's line, or 0 when unknown."""
         if self.code is None:
             return 0
-        if self.instruction < 0:  # read from a file: the line itself
-            return -self.instruction
+        if isinstance(self.code, Place):  # then the number is the line itself
+            return self.instruction
         positions = itertools.islice(self.code.co_positions(), self.instruction // 2, None)
         return next(positions, (0,))[0] or 0
 

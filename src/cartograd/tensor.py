@@ -322,7 +322,8 @@ class Tensor:
         found = reverse([node], [ct], tracked=IMPERATIVE, keep=create_graph, watch=watch)
         trace = MODE.get().trace
         for leaf_node, part in found.items():
-            holder = leaf_node.holder() if isinstance(leaf_node, ParameterNode) else None
+            refers = leaf_node.holder if isinstance(leaf_node, ParameterNode) else None
+            holder = refers() if refers is not None else None
             if holder is None:
                 continue
             if trace is not None:

@@ -145,6 +145,7 @@ def attach(namespace: Any) -> None:
         setattr(cls, name, f)
     for name, dtype in CASTS.items():
         setattr(cls, name, _cast_method(dtype))
+    _UFUNCS[np.matmul] = products.matmul
     cls.__matmul__ = lambda self, other: products.matmul(self, other)
     cls.__rmatmul__ = lambda self, other: products.matmul(other, self)
     cls.__getitem__ = indexing.getitem
