@@ -89,7 +89,7 @@ def test_muon_as_pytorch_rounds_it() -> None:
     optimizer, params = make("Muon", {"lr": 0.05}, "float32")
     got = cartograd_step(optimizer, params, 0)
     for a, b in zip(got, wanted[0], strict=True):
-        np.testing.assert_allclose(a, b, atol=0.05 * 0.05)  # bfloat16 has three digits
+        np.testing.assert_allclose(a, b, atol=0.1 * 0.05)  # bfloat16 has three digits, and the iteration amplifies
 
 
 @pytest.mark.parametrize("name", ["SGD", "AdamW", "RMSprop", "Adagrad"])

@@ -72,7 +72,7 @@ def strong_wolfe(
 
     >>> f = lambda t: ((t - 3.0) ** 2, np.asarray([2.0 * (t - 3.0)]))
     >>> loss, _, t, calls = strong_wolfe(
-    ...     f, (1.0, 9.0, np.asarray([-6.0]), -6.0), d_norm=1.0, direction=np.ones(1), max_calls=25
+    ...     f, (0.1, 9.0, np.asarray([-6.0]), -6.0), d_norm=1.0, direction=np.ones(1), max_calls=25
     ... )
     >>> round(t, 6), calls
     (1.0, 2)

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, cast
 from .. import namespace as xp
 from ..dtype import is_floating
 from ..errors import GradientError, UsageError
-from ..graph import current_mode
+from ..graph import current_mode, scope
 from ..tensor import State, Tensor, enable_grad, no_grad
 from .hooks import HookHandle, Hooks
 from .param_group import NOTES, ParamGroup, option_error
@@ -121,7 +121,7 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
-        with no_grad():
+        with no_grad(), scope(type(self).__name__):
             self._update()
         self.step_calls += 1
         for hook in self._step_hooks[1]:
@@ -165,9 +165,12 @@ class Optimizer:
         >>> p.grad is None
         True
         """
+        trace = current_mode().trace
         for group in self.param_groups:
             for p in group.params:
                 if p.grad is not None:
+                    if trace is not None:  # so that the gradient is back when the trace ends
+                        trace.touch(p)
                     p.grad = None if set_to_none else xp.zeros_like(p.grad)
 
     # ---- saving -------------------------------------------------------------------------------
