@@ -58,7 +58,7 @@ def read_table(
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, "a.csv")
-    ...     _ = path.write_text("name;age\nAda;36\n")
+    ...     _ = path.write_text("name;age\\nAda;36\\n")
     ...     table = read_table(path)
     >>> table.names, table.rows
     (('name', 'age'), 1)

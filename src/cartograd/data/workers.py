@@ -85,9 +85,18 @@ def _seed_globals(seed: int, epoch: int, batch: int) -> None:
 
 
 def _work(
-    pipe: Any, reader: Reader, info: WorkerInfo, init_fn: Callable[[int], Any] | None
+    pipe: Any,
+    other_end: Any,
+    reader: Reader,
+    info: WorkerInfo,
+    init_fn: Callable[[int], Any] | None,
 ) -> None:
-    """The life of a worker."""
+    """The life of a worker.
+
+    other_end: the parent's end of the pipe, closed here so that the parent's death closes it.
+    """
+    other_end.close()
+    parent = os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not a handler inherited by fork
     _info.set(info)
@@ -111,7 +120,7 @@ def _work(
             broken = _describe(error, info.id)
     failure = broken
     epoch = generation = 0
-    while (message := tasks.get()) is not None:
+    while (message := _next(tasks, parent)) is not None:
         kind, *rest = message
         if kind == "epoch":
             generation, epoch, skip = rest
@@ -135,6 +144,16 @@ def _work(
             pipe.send_bytes(reply)
         except OSError:
             return  # the parent has gone
+
+
+def _next(tasks: queue.SimpleQueue[Any], parent: int) -> Any:
+    """The next message; None once the pipe is closed or the parent has died."""
+    while True:
+        try:
+            return tasks.get(timeout=_GRACE)
+        except queue.Empty:
+            if os.getppid() != parent:
+                return None
 
 
 def _describe(error: Exception, worker: int, batch: int | None = None) -> tuple[Any, str, str]:
@@ -193,7 +212,7 @@ class WorkerPool:
             here, there = context.Pipe(duplex=True)
             info = WorkerInfo(number, count, seed, reader.dataset)
             process = context.Process(
-                target=_work, args=(there, reader, info, init_fn), daemon=True
+                target=_work, args=(there, here, reader, info, init_fn), daemon=True
             )
             try:
                 with warnings.catch_warnings():
@@ -263,6 +282,8 @@ class WorkerPool:
                 if not process.is_alive() and not pipe.poll(0):
                     self._died(worker)
                 if time.monotonic() >= deadline:
+                    for late in self._processes:
+                        late.terminate()
                     self.close()
                     raise DataError(
                         f"DataLoader worker {worker} gave no batch within timeout={self.timeout} "
