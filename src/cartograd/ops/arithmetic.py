@@ -87,7 +87,7 @@ def sample(*arrays: Sequence[Any], **params: Any) -> Sample:
     return Sample(tuple(np.array(a) for a in arrays), params)
 
 
-REAL = (-2.5, -1.25, -0.3, 0.2, 0.7, 1.9)
+REAL = (-2.4, -1.25, -0.3, 0.2, 0.7, 1.9)
 POSITIVE = (0.05, 0.3, 0.9, 1.4, 2.7, 40.0)
 INTEGERS = (-7, -3, 2, 5, 6, 9)
 PAIRS = (sample(REAL, (1.1, -0.4, 2.2, -1.7, 0.6, 3.1)),)
@@ -402,34 +402,36 @@ isnan: Op = unary(
 # --- truth values and bits -----------------------------------------------------------------------
 
 
-def _logical(name: str, eval: Any, doc: str) -> Op:
-    return binary(
-        name, eval, None, None, kinds="boolean", result="bool", commutative=True, samples=_TRUTH,
-        doc=doc,
+def _discrete(name: str, eval: Any, samples: tuple[Sample, ...], doc: str, **fields: Any) -> Op:
+    return elementwise(
+        name, eval, arity=len(samples[0].args), differentiable=False,
+        why="it takes no floating-point numbers", samples=samples, doc=doc, **fields,
     )  # fmt: skip
+
+
+def _logical(name: str, eval: Any, doc: str) -> Op:
+    return _discrete(name, eval, _TRUTH, doc, kinds="boolean", result="bool", commutative=True)
 
 
 logical_and: Op = _logical("logical_and", np.logical_and, "Whether both hold.")
 logical_or: Op = _logical("logical_or", np.logical_or, "Whether either holds.")
 logical_xor: Op = _logical("logical_xor", np.logical_xor, "Whether exactly one holds.")
-logical_not: Op = unary(
-    "logical_not", np.logical_not, None, kinds="boolean", result="bool",
-    samples=(sample((True, False)),), doc="Whether x does not hold.",
+logical_not: Op = _discrete(
+    "logical_not", np.logical_not, (sample((True, False)),), "Whether x does not hold.",
+    kinds="boolean", result="bool",
 )  # fmt: skip
 
 
 def _bits(name: str, eval: Any, doc: str) -> Op:
-    return binary(
-        name, eval, None, None, kinds="integer_or_bool", commutative=True, samples=_INTS, doc=doc,
-    )  # fmt: skip
+    return _discrete(name, eval, _INTS, doc, kinds="integer_or_bool", commutative=True)
 
 
 bitwise_and: Op = _bits("bitwise_and", np.bitwise_and, "The bits set in both.")
 bitwise_or: Op = _bits("bitwise_or", np.bitwise_or, "The bits set in either.")
 bitwise_xor: Op = _bits("bitwise_xor", np.bitwise_xor, "The bits set in exactly one.")
-bitwise_invert: Op = unary(
-    "bitwise_invert", np.invert, None, kinds="integer_or_bool", samples=(sample(INTEGERS),),
-    doc="Every bit inverted.",
+bitwise_invert: Op = _discrete(
+    "bitwise_invert", np.invert, (sample(INTEGERS),), "Every bit inverted.",
+    kinds="integer_or_bool",
 )  # fmt: skip
 
 
@@ -451,20 +453,26 @@ def _right_shift(x1: Array, x2: Array) -> Array:
     return np.right_shift(x1, x2)
 
 
-bitwise_left_shift: Op = binary(
-    "bitwise_left_shift", _left_shift, None, None, kinds="integer", samples=_INTS,
-    formula="x1 * 2**x2", doc="The bits moved left by x2 >= 0 places.",
+bitwise_left_shift: Op = _discrete(
+    "bitwise_left_shift", _left_shift, _INTS, "The bits moved left by x2 >= 0 places.",
+    kinds="integer", formula="x1 * 2**x2",
 )  # fmt: skip
-bitwise_right_shift: Op = binary(
-    "bitwise_right_shift", _right_shift, None, None, kinds="integer", samples=_INTS,
-    formula="floor(x1 / 2**x2)", doc="The bits moved right by x2 >= 0 places, the sign kept.",
+bitwise_right_shift: Op = _discrete(
+    "bitwise_right_shift", _right_shift, _INTS,
+    "The bits moved right by x2 >= 0 places, the sign kept.",
+    kinds="integer", formula="floor(x1 / 2**x2)",
 )  # fmt: skip
 
 
 # --- the real numbers as complex ones ------------------------------------------------------------
 
+
+def _zeros(x: Array) -> Array:
+    return np.zeros_like(x)
+
+
 real: Op = unary("real", np.positive, 1, samples=_ONE, doc="The real part: x itself.")
-imag: Op = unary("imag", np.zeros_like, None, samples=_ONE, doc="The imaginary part: 0.")
+imag: Op = unary("imag", _zeros, None, samples=_ONE, doc="The imaginary part: 0.")
 conj: Op = unary("conj", np.positive, 1, samples=_ONE, doc="The complex conjugate: x itself.")
 
 
