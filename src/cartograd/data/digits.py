@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -63,7 +64,7 @@ def _read() -> tuple[NDArray[Any], NDArray[Any]]:
     try:
         with source.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             images, labels = archive["images"], archive["labels"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise FileFormatError(
             f"the digits in Cartograd's package cannot be read ({error}): install it again"
         ) from error
