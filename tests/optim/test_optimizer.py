@@ -323,6 +323,7 @@ def test_bad_parameters() -> None:
         ([cg.State(cg.asarray([1, 2]))], "int64"),
         ([{"weights": [p]}], "'params' key"),
         ([{"params": {p}}], "not a set"),
+        ({p}, "not a set"),
         ([("a", p), parameter(2.0)], "mixes"),
         ([{"params": [p], "learning_rate": 0.1}], "'learning_rate'"),
     ]:

@@ -285,11 +285,13 @@ def _memory_of(entry: Mapping[str, Any], total: int) -> _Memory:
         return array
 
     def vectors(key: str) -> list[Array]:
-        return [vector(value) for value in entry.get(key) or []]
+        values: list[Any] = entry.get(key) or []
+        return [vector(value) for value in values]
 
     def optional(key: str) -> Array | None:
         return None if entry.get(key) is None else vector(entry[key])
 
+    curvatures: list[Any] = entry.get("ro") or []
     return _Memory(
         func_evals=int(entry.get("func_evals", 0)),
         n_iter=int(entry.get("n_iter", 0)),
@@ -300,7 +302,7 @@ def _memory_of(entry: Mapping[str, Any], total: int) -> _Memory:
         H_diag=float(entry.get("H_diag", 1.0)),
         old_dirs=vectors("old_dirs"),
         old_stps=vectors("old_stps"),
-        ro=[float(r) for r in entry.get("ro") or []],
+        ro=[float(r) for r in curvatures],
     )
 
 

@@ -10,7 +10,7 @@ The whole step can be traced: every number it changes is a State that changes on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any, ClassVar, cast
 
 from .. import namespace as xp
@@ -300,13 +300,20 @@ class Optimizer:
         return "\n".join([*lines, ")"])
 
 
+def _ordered(params: Any) -> list[Any]:
+    """The items of an iterable whose order is that of every run, so that a state fits again."""
+    if isinstance(params, Set):
+        raise UsageError("a set of parameters has no order: give a list, not a set")
+    return list(params)
+
+
 def _as_groups(params: Params, optimizer: str) -> list[Mapping[str, Any]]:
     if isinstance(params, (Tensor, Mapping, str)):
         raise UsageError(
             f"{optimizer} takes an iterable of parameters or of groups, such as "
             f"model.parameters(), but got one {type(params).__name__}"
         )
-    items: list[Any] = list(params)
+    items = _ordered(params)
     if not items:
         raise UsageError(f"{optimizer} got an empty list of parameters")
     if all(isinstance(item, Mapping) for item in items):
@@ -320,7 +327,7 @@ def _members(params: Any) -> tuple[list[State], list[str]]:
         raise UsageError(
             "parameters must be in an order that never changes: give a list, not a set"
         )
-    items: list[Any] = [params] if isinstance(params, Tensor) else list(params)
+    items: list[Any] = [params] if isinstance(params, Tensor) else _ordered(params)
     if not items:
         raise UsageError("a parameter group got an empty list of parameters")
     named = [isinstance(item, tuple) for item in items]

@@ -9,8 +9,8 @@ one afterwards raises instead of being silently ignored by the compiled step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
-from typing import Any
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 
@@ -194,7 +194,7 @@ class ParamGroup(MutableMapping[str, Any]):
 def _plain(value: Any) -> Any:
     """Python numbers for 0-d Tensors and NumPy scalars, one by one in a tuple or list."""
     if isinstance(value, (tuple, list)):
-        return tuple(_plain(item) for item in value)
+        return tuple(_plain(item) for item in cast("Sequence[Any]", value))
     if isinstance(value, Tensor):
         return value.item()
     return value.item() if isinstance(value, np.generic) else value

@@ -33,8 +33,9 @@ Values = dict[str, Any]
 """Values by name: a parameter's state, or a group's options."""
 
 
-def _number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _items(value: Any) -> list[Any] | None:
+    """The items of a tuple or list; None for anything else."""
+    return list(value) if isinstance(value, (tuple, list)) else None  # pyright: ignore[reportUnknownArgumentType]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +54,14 @@ class Live:
     count: int = 0
     switch: bool = False
 
-    def check(self, name: str, value: object) -> None:
+    def check(self, name: str, value: Any) -> None:
         """Raise UsageError unless the value is finite and inside the bounds."""
-        many = isinstance(value, (tuple, list))
-        if self.count and not (many and len(value) == self.count):
+        items = _items(value) if self.count else [value]
+        if items is None or len(items) != max(1, self.count):
             raise UsageError(f"{name} must be {self.count} numbers, but is {value!r}")
-        for i, item in enumerate(value if self.count and many else [value]):
+        for i, item in enumerate(items):
             label = f"{name}[{i}]" if self.count else name
-            if not _number(item):
+            if isinstance(item, bool) or not isinstance(item, (int, float)):
                 raise UsageError(f"{label} must be a number, but is {item!r}")
             if not (self.low <= item < self.below and item <= self.upto and math.isfinite(item)):
                 raise UsageError(f"{label} must be {self._range()}, but is {item!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -165,9 +166,7 @@ class LRScheduler:
     def state_dict(self) -> dict[str, Any]:
         """Everything but the optimizer, as plain data; save the optimizer's state beside it."""
         return {
-            key: list(value) if isinstance(value, list) else value
-            for key, value in self.__dict__.items()
-            if key not in self.unsaved
+            key: copy.copy(value) for key, value in self.__dict__.items() if key not in self.unsaved
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:

@@ -94,15 +94,12 @@ class MultiStepLR(LRScheduler):
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """As for every schedule; PyTorch's mapping of milestones to counts is accepted too."""
-        given = state_dict.get("milestones")
-        counts: Counter[int] = Counter()
-        if isinstance(given, Mapping):
-            counts.update({int(key): int(times) for key, times in given.items()})
-        elif given is not None:
-            counts.update(given)
-            state_dict = {**state_dict, "milestones": counts}
         super().load_state_dict(state_dict)
-        self.milestones = counts
+        given: Any = state_dict["milestones"]
+        if hasattr(given, "items"):
+            self.milestones = Counter({int(step): int(times) for step, times in given.items()})
+        else:
+            self.milestones = Counter(int(step) for step in given)
 
 
 class ConstantLR(LRScheduler):

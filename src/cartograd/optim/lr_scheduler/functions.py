@@ -43,8 +43,10 @@ class _FunctionLR(LRScheduler):
         last_epoch: int = -1,
     ) -> None:
         groups = len(check_optimizer(optimizer).param_groups)
-        many = lr_lambda if isinstance(lr_lambda, Sequence) else [lr_lambda] * groups
-        self.lr_lambdas: list[Function] = list(many)
+        many: list[Function] = (
+            list(lr_lambda) if isinstance(lr_lambda, (list, tuple)) else [lr_lambda] * groups  # pyright: ignore[reportUnknownArgumentType, reportAssignmentType]
+        )
+        self.lr_lambdas = many
         if len(self.lr_lambdas) != groups:
             raise UsageError(
                 f"lr_lambda has {len(self.lr_lambdas)} functions, but there are {groups} groups"
