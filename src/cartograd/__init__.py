@@ -12,11 +12,15 @@ from __future__ import annotations
 
 import math as _math
 import sys as _sys
-from typing import TYPE_CHECKING as _TYPE_CHECKING
+from importlib import import_module as _import_module
 from typing import Any as _Any
 
 from . import errors as errors
+from . import functional as functional
+from . import linalg as linalg
+from . import nn as nn
 from . import ops as ops
+from . import optim as optim
 from . import random as random
 from . import serialize as serialize
 from . import tree as tree
@@ -45,8 +49,10 @@ from .dtype import (
     uint64,
 )
 from .dtype import bool_ as bool
+from .functional import log_softmax, logsumexp, one_hot, softmax
 from .graph import Graph, Node, Origin
 from .namespace import FUNCTIONS as _FUNCTIONS
+from .namespace.einsum import einsum
 from .namespace.info import ArrayNamespaceInfo as _ArrayNamespaceInfo
 from .namespace.methods import attach as _attach
 from .random import manual_seed
@@ -83,6 +89,20 @@ newaxis = None
 globals().update(_FUNCTIONS)
 _attach(_sys.modules[__name__])
 
+# Loaded when first used: what a program that only computes does not need.
+_LAZY = {
+    "data": ("data", None),
+    "train": ("train", None),
+    "testing": ("testing", None),
+    "inspector": ("inspector", None),
+    "explain": ("inspector", "explain"),
+}
+
+__all__ = sorted(
+    {name for name in globals() if not name.startswith("_") and name not in ("annotations",)}
+    | set(_LAZY)
+)
+
 
 def __array_namespace_info__() -> _ArrayNamespaceInfo:
     """What this array namespace can do, as the array API standard asks.
@@ -94,6 +114,21 @@ def __array_namespace_info__() -> _ArrayNamespaceInfo:
     return _ArrayNamespaceInfo()
 
 
-if _TYPE_CHECKING:
+def __getattr__(name: str) -> _Any:
+    if name == "fft":
+        raise errors.UnsupportedError(
+            "fft is not supported yet: it needs complex dtypes, which come later"
+        )
+    if name in ("complex64", "complex128"):
+        raise errors.UnsupportedError(f"{name}: complex dtypes are not supported yet")
+    if name not in _LAZY:
+        raise AttributeError(f"module 'cartograd' has no attribute {name!r}")
+    module, attribute = _LAZY[name]
+    found = _import_module(f".{module}", __name__)
+    value = found if attribute is None else getattr(found, attribute)
+    globals()[name] = value
+    return value
 
-    def __getattr__(name: str) -> _Any: ...
+
+def __dir__() -> list[str]:
+    return __all__
