@@ -306,6 +306,65 @@ def test_derivatives_keep_the_dtype(name: str, dtype: Any) -> None:
             verify(Graph(inputs, [*parts, *found, *grads.values()]))
 
 
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
+def test_the_same_array_twice(name: str, probe: Any) -> None:
+    """Where two inputs may be one array, its derivative is the sum of both, at every order."""
+    op = REGISTRY[name]
+    for number, sample, diff in _cases(name):
+        args = sample.args
+        twins = [k for k in diff if args[k].shape == args[diff[0]].shape]
+        if len(twins) < 2:
+            continue
+        rest = [k for k in range(len(args)) if k not in twins]
+
+        def shared(
+            x: Node,
+            *others: Node,
+            twins: list[int] = twins,
+            rest: list[int] = rest,
+            params: Any = sample.params,
+        ) -> Node:
+            nodes = dict(zip(rest, others, strict=True))
+            return op(*(x if k in twins else nodes[k] for k in range(len(twins + rest))), **params)
+
+        given = [args[twins[0]], *(args[k] for k in rest)]
+        probe(
+            shared, given, {}, [0], np.random.default_rng(number), ["", *_available(op)[:6]]
+        ).check(f"{name} {number} with one array as inputs {twins}")
+
+
+@pytest.mark.parametrize("name", sorted(set(DIFFERENTIABLE) & set(FREE)))
+def test_gradients_in_float32_are_those_in_float64(name: str) -> None:
+    """Within float32's precision, and what one unit in its last place of the inputs makes."""
+    op = REGISTRY[name]
+    for number, sample, diff in _cases(name):
+        found: list[list[Array]] = []
+        for dtype, nudge in ((float32, 0.0), (float64, 0.0), (float64, 2.0**-23)):
+            rng = np.random.default_rng(number)
+            args = [
+                (a.astype(np.float32) * (1 + nudge * rng.choice([-1, 1], a.shape))).astype(dtype)
+                if a.dtype == float64
+                else a
+                for a in sample.args
+            ]
+            with set_mode(staging=True, recording=True, active=-1):
+                inputs = [input_node(a.shape, a.dtype, int(k in diff)) for k, a in enumerate(args)]
+                parts = [p for p in outputs(op(*inputs, **sample.params)) if is_float_node(p)]
+                cts = [
+                    constant(np.random.default_rng(k).integers(-4, 5, p.shape).astype(p.dtype))
+                    for k, p in enumerate(parts)
+                ]
+                grads = reverse(parts, cts, [inputs[k] for k in diff], keep=True)
+                wanted = [grads.get(inputs[k], like(inputs[k], 0.0)) for k in diff]
+            found.append(run(Graph(inputs, wanted), args))
+        for low, high, moved in zip(*found, strict=True):
+            if high.size:
+                condition = float(np.max(np.abs(moved - high)))
+                close(
+                    [low.astype(float64)], [high], f"{name} {number}", 1e-5, 64 * condition + 1e-30
+                )
+
+
 # --- batching ------------------------------------------------------------------------------------
 
 SIZE = 3

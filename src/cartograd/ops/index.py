@@ -262,6 +262,19 @@ def _scatter_samples(rng: np.random.Generator) -> list[Sample]:
     ]
 
 
+def _gather_samples(rng: np.random.Generator) -> list[Sample]:
+    return [
+        Sample((rng.standard_normal((4, 2)), np.array([3, 0, 3])), {"axes": (0,)}),
+        Sample((rng.standard_normal((2, 3, 2)), np.array([[0, 2], [1, 1]])), {"axes": (1,)}),
+        Sample(
+            (rng.standard_normal((3, 2, 4)), np.array([0, 2, 2]), np.array([3, 0, 0])),
+            {"axes": (0, 2)},
+        ),
+        Sample((rng.standard_normal((3, 2)), np.array(1)), {"axes": (0,)}),
+        Sample((rng.standard_normal((3, 2)), np.zeros((0,), np.int64)), {"axes": (1,)}),
+    ]
+
+
 gather: Op = make_op(
     "gather",
     "index",
@@ -274,16 +287,7 @@ gather: Op = make_op(
     flops=0,
     doc="The elements at the places that integer arrays name along some axes.",
     formula="y[i, j] = x[index[i], j]",
-    samples=lambda rng: [
-        Sample((rng.standard_normal((4, 2)), np.array([3, 0, 3])), {"axes": (0,)}),
-        Sample((rng.standard_normal((2, 3, 2)), np.array([[0, 2], [1, 1]])), {"axes": (1,)}),
-        Sample(
-            (rng.standard_normal((3, 2, 4)), np.array([0, 2, 2]), np.array([3, 0, 0])),
-            {"axes": (0, 2)},
-        ),
-        Sample((rng.standard_normal((3, 2)), np.array(1)), {"axes": (0,)}),
-        Sample((rng.standard_normal((3, 2)), np.zeros((0,), np.int64)), {"axes": (1,)}),
-    ],
+    samples=_gather_samples,
 )
 scatter_add: Op = make_op(
     "scatter_add",

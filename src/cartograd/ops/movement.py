@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..dtype import DType, bfloat16, is_floating
+from ..dtype import DType, as_dtype, bfloat16, is_floating
 from ..errors import AxisError, DTypeError, ShapeError, UsageError
 from ..graph import Aval, Node, Shape, where_called
 from .op import REGISTRY, Op, make_op, spread
@@ -34,6 +34,7 @@ __all__ = [
 Array = np.ndarray[Any, Any]
 Params = Mapping[str, Any]
 Ints = tuple[int, ...]
+Samples = Callable[[np.random.Generator], list[Sample]]
 
 
 EVERY = range(1 << 30)  # the positions of the inputs of an op that takes any number of them
@@ -41,26 +42,51 @@ EVERY = range(1 << 30)  # the positions of the inputs of an op that takes any nu
 
 def _movement(
     name: str,
+    param: str,
+    eval: Callable[[Array, Any], Array],
+    rule: Callable[[Node, Any], Aval],
+    transpose: Callable[[Node, Node, Any], Node],
+    batch: Callable[[Node, int, Any], Node],
+    samples: Samples,
+    **fields: Any,
+) -> Op:
+    """Register an op that is linear in its one input and has one param."""
+
+    def check(inputs: Sequence[Node], params: Params) -> Aval:
+        check_count(name, inputs, 1)
+        return rule(inputs[0], params[param])
+
+    def back(ct: Node, k: int, inputs: Sequence[Node], **params: Any) -> Node:
+        return transpose(ct, inputs[0], params[param])
+
+    def batched(inputs: Sequence[Node], flags: Sequence[bool], size: int, **params: Any) -> Node:
+        return batch(inputs[0], size, params[param])
+
+    return _linear(name, eval, check, back, batched, samples, **fields)
+
+
+def _linear(
+    name: str,
     eval: Callable[..., Array],
     rule: Callable[..., Aval],
     transpose: Callable[..., Node],
     batch: Callable[..., Node],
+    samples: Samples,
+    linear: Any = (0,),
     **fields: Any,
 ) -> Op:
-    """Register an op that is linear in its one input: `rule(x, ...)`, `transpose(ct, x, ...)`."""
-
-    def check(inputs: Sequence[Node], params: Params) -> Aval:
-        check_count(name, inputs, 1)
-        return rule(inputs[0], **params)
-
-    def back(ct: Node, k: int, inputs: Sequence[Node], **params: Any) -> Node:
-        return transpose(ct, inputs[0], **params)
-
-    def batched(inputs: Sequence[Node], flags: Sequence[bool], size: int, **params: Any) -> Node:
-        return batch(inputs[0], size, **params)
-
+    """Register an op that moves elements."""
     return make_op(
-        name, "movement", eval, check, transpose=back, linear=(0,), batch=batched, flops=0, **fields
+        name,
+        "movement",
+        eval,
+        rule,
+        transpose=transpose,
+        linear=linear,
+        batch=batch,
+        samples=samples,
+        flops=0,
+        **fields,
     )
 
 
@@ -125,8 +151,9 @@ def _broadcast_batch(x: Node, size: int, shape: Shape) -> Node:
     return broadcast(x, shape=(size, *shape))
 
 
-broadcast = _movement(
+broadcast: Op = _movement(
     "broadcast",
+    "shape",
     lambda x, shape: np.broadcast_to(x, shape),
     _broadcast_rule,
     _broadcast_transpose,
@@ -157,8 +184,9 @@ def _reshape_rule(x: Node, shape: Shape) -> Aval:
     return Aval(shape, x.dtype)
 
 
-reshape = _movement(
+reshape: Op = _movement(
     "reshape",
+    "shape",
     lambda x, shape: x.reshape(shape),
     _reshape_rule,
     lambda ct, x, shape: reshape(ct, shape=x.shape),
@@ -198,8 +226,9 @@ def inverse(axes: Ints) -> Ints:
     return tuple(back)
 
 
-permute = _movement(
+permute: Op = _movement(
     "permute",
+    "axes",
     lambda x, axes: x.transpose(axes),
     _permute_rule,
     lambda ct, x, axes: permute(ct, axes=inverse(axes)),
@@ -218,7 +247,9 @@ permute = _movement(
 # --- slice and pad -------------------------------------------------------------------------------
 
 
-def _slice_rule(x: Node, starts: Ints, stops: Ints, steps: Ints) -> Aval:
+def _slice_rule(inputs: Sequence[Node], params: Params) -> Aval:
+    check_count("slice", inputs, 1)
+    x, starts, stops, steps = inputs[0], params["starts"], params["stops"], params["steps"]
     shape = x.shape
     if not len(starts) == len(stops) == len(steps) == len(shape):
         raise _shape_error(
@@ -238,39 +269,59 @@ def _slice_rule(x: Node, starts: Ints, stops: Ints, steps: Ints) -> Aval:
     return Aval(tuple(out), x.dtype)
 
 
-def _slice_transpose(ct: Node, x: Node, starts: Ints, stops: Ints, steps: Ints) -> Node:
+def _slice_transpose(
+    ct: Node, k: int, inputs: Sequence[Node], starts: Ints, stops: Ints, steps: Ints
+) -> Node:
     high = tuple(
         n - start - ((m - 1) * step + 1 if m else 0)
-        for n, m, start, step in zip(x.shape, ct.shape, starts, steps, strict=True)
+        for n, m, start, step in zip(inputs[0].shape, ct.shape, starts, steps, strict=True)
     )
     return pad(ct, low=starts, high=high, interior=tuple(step - 1 for step in steps))
 
 
-slice_op = _movement(
+def _slice_eval(x: Array, starts: Ints, stops: Ints, steps: Ints) -> Array:
+    return x[tuple(map(slice, starts, stops, steps))]
+
+
+def _slice_batch(
+    inputs: Sequence[Node],
+    flags: Sequence[bool],
+    size: int,
+    starts: Ints,
+    stops: Ints,
+    steps: Ints,
+) -> Node:
+    return slice_op(inputs[0], starts=(0, *starts), stops=(size, *stops), steps=(1, *steps))
+
+
+def _slice_samples(rng: np.random.Generator) -> list[Sample]:
+    def sample(x: Array, starts: Ints, stops: Ints, steps: Ints) -> Sample:
+        return Sample((x,), {"starts": starts, "stops": stops, "steps": steps})
+
+    return [
+        sample(rng.standard_normal((5, 4)), (1, 0), (5, 3), (2, 1)),
+        sample(rng.standard_normal((7,)), (0,), (6,), (3,)),
+        sample(rng.standard_normal((3, 2)), (2, 0), (2, 2), (2, 1)),
+        sample(np.array(1.5), (), (), ()),
+    ]
+
+
+slice_op: Op = _linear(
     "slice",
-    lambda x, starts, stops, steps: x[tuple(map(slice, starts, stops, steps))],
+    _slice_eval,
     _slice_rule,
     _slice_transpose,
-    lambda x, size, starts, stops, steps: slice_op(
-        x, starts=(0, *starts), stops=(size, *stops), steps=(1, *steps)
-    ),
+    _slice_batch,
+    _slice_samples,
     structural="sparse",
     doc="The elements from start to stop, by step, along every axis.",
     formula="y[i] = x[start + i * step]",
-    samples=lambda rng: [
-        Sample(
-            (rng.standard_normal((5, 4)),), {"starts": (1, 0), "stops": (5, 3), "steps": (2, 1)}
-        ),
-        Sample((rng.standard_normal((7,)),), {"starts": (0,), "stops": (6,), "steps": (3,)}),
-        Sample(
-            (rng.standard_normal((3, 2)),), {"starts": (2, 0), "stops": (2, 2), "steps": (2, 1)}
-        ),
-        Sample((rng.standard_normal(()),), {"starts": (), "stops": (), "steps": ()}),
-    ],
 )
 
 
-def _pad_rule(x: Node, low: Ints, high: Ints, interior: Ints) -> Aval:
+def _pad_rule(inputs: Sequence[Node], params: Params) -> Aval:
+    check_count("pad", inputs, 1)
+    x, low, high, interior = inputs[0], params["low"], params["high"], params["interior"]
     shape = x.shape
     if not len(low) == len(high) == len(interior) == len(shape):
         raise _shape_error(
@@ -308,7 +359,9 @@ def _pad_eval(x: Array, low: Ints, high: Ints, interior: Ints) -> Array:
     return y
 
 
-def _pad_transpose(ct: Node, x: Node, low: Ints, high: Ints, interior: Ints) -> Node:
+def _pad_transpose(
+    ct: Node, k: int, inputs: Sequence[Node], low: Ints, high: Ints, interior: Ints
+) -> Node:
     if any(low) or any(high):
         ct = pad(
             ct,
@@ -323,26 +376,35 @@ def _pad_transpose(ct: Node, x: Node, low: Ints, high: Ints, interior: Ints) -> 
     return ct
 
 
-pad = _movement(
+def _pad_batch(
+    inputs: Sequence[Node], flags: Sequence[bool], size: int, low: Ints, high: Ints, interior: Ints
+) -> Node:
+    return pad(inputs[0], low=(0, *low), high=(0, *high), interior=(0, *interior))
+
+
+def _pad_samples(rng: np.random.Generator) -> list[Sample]:
+    def sample(x: Array, low: Ints, high: Ints, interior: Ints) -> Sample:
+        return Sample((x,), {"low": low, "high": high, "interior": interior})
+
+    return [
+        sample(rng.standard_normal((3, 4)), (1, 0), (2, 1), (0, 2)),
+        sample(rng.standard_normal((4, 5)), (-1, 2), (1, -2), (2, 0)),
+        sample(rng.standard_normal((2,)), (-4,), (9,), (1,)),
+        sample(np.zeros((0,)), (2,), (1,), (3,)),
+        sample(np.array(1.5), (), (), ()),
+    ]
+
+
+pad: Op = _linear(
     "pad",
     _pad_eval,
     _pad_rule,
     _pad_transpose,
-    lambda x, size, low, high, interior: pad(
-        x, low=(0, *low), high=(0, *high), interior=(0, *interior)
-    ),
+    _pad_batch,
+    _pad_samples,
     structural="sparse",
     doc="Adds zeros before, after and between the elements of each axis; a negative number crops.",
     formula="y[low + i * (interior + 1)] = x[i], 0 elsewhere",
-    samples=lambda rng: [
-        Sample((rng.standard_normal((3, 4)),), {"low": (1, 0), "high": (2, 1), "interior": (0, 2)}),
-        Sample(
-            (rng.standard_normal((4, 5)),), {"low": (-1, 2), "high": (1, -2), "interior": (2, 0)}
-        ),
-        Sample((rng.standard_normal((2,)),), {"low": (-4,), "high": (9,), "interior": (1,)}),
-        Sample((np.zeros((0,)),), {"low": (2,), "high": (1,), "interior": (3,)}),
-        Sample((rng.standard_normal(()),), {"low": (), "high": (), "interior": ()}),
-    ],
 )
 
 
@@ -356,8 +418,9 @@ def _flip_rule(x: Node, axes: Ints) -> Aval:
     return x.aval
 
 
-flip = _movement(
+flip: Op = _movement(
     "flip",
+    "axes",
     lambda x, axes: x[tuple([_BACKWARD if i in axes else _FORWARD for i in range(x.ndim)])],
     _flip_rule,
     lambda ct, x, axes: flip(ct, axes=axes),
@@ -415,24 +478,26 @@ def _concat_batch(inputs: Sequence[Node], flags: Sequence[bool], size: int, axis
     return concat(*spread(inputs, flags, size), axis=axis + 1)
 
 
-concat = make_op(
+def _concat_eval(*xs: Array, axis: int) -> Array:
+    return np.concatenate(xs, axis)
+
+
+concat: Op = _linear(
     "concat",
-    "movement",
-    lambda *xs, axis: np.concatenate(xs, axis),
+    _concat_eval,
     _concat_rule,
-    transpose=_concat_transpose,
-    linear=EVERY,
-    joint=True,
-    structural="dense",
-    batch=_concat_batch,
-    flops=0,
-    doc="Joins arrays along an axis they all have.",
-    formula="y = [x0, x1, ...]",
-    samples=lambda rng: [
+    _concat_transpose,
+    _concat_batch,
+    lambda rng: [
         Sample((rng.standard_normal((2, 3)), rng.standard_normal((2, 1))), {"axis": 1}),
         Sample((*(rng.standard_normal((n, 2)) for n in (1, 0, 3)),), {"axis": 0}),
         Sample((rng.standard_normal((2,)),), {"axis": 0}),
     ],
+    linear=EVERY,
+    joint=True,
+    structural="dense",
+    doc="Joins arrays along an axis they all have.",
+    formula="y = [x0, x1, ...]",
 )
 
 
@@ -467,10 +532,11 @@ def _cast_transpose(ct: Node, x: Node, dtype: DType) -> Node:
     return cast(ct, dtype=x.dtype)
 
 
-cast = _movement(
+cast: Op = _movement(
     "cast",
+    "dtype",
     _cast,
-    lambda x, dtype: Aval(x.shape, dtype),
+    lambda x, dtype: Aval(x.shape, as_dtype(dtype)),
     _cast_transpose,
     lambda x, size, dtype: cast(x, dtype=dtype),
     structural="dense",
@@ -484,34 +550,56 @@ cast = _movement(
     ],
 )
 
-identity = _movement(
+
+def _same(x: Array) -> Array:
+    return x
+
+
+def _same_rule(name: str) -> Callable[[Sequence[Node], Params], Aval]:
+    def rule(inputs: Sequence[Node], params: Params) -> Aval:
+        check_count(name, inputs, 1)
+        return inputs[0].aval
+
+    return rule
+
+
+def _identity_transpose(ct: Node, k: int, inputs: Sequence[Node]) -> Node:
+    return ct
+
+
+def _identity_batch(inputs: Sequence[Node], flags: Sequence[bool], size: int) -> Node:
+    return identity(inputs[0])
+
+
+def _stop_batch(inputs: Sequence[Node], flags: Sequence[bool], size: int) -> Node:
+    return stop_gradient(inputs[0])
+
+
+def _same_samples(rng: np.random.Generator) -> list[Sample]:
+    return [Sample((rng.standard_normal((2, 3)),)), Sample((np.array(0.5),))]
+
+
+identity: Op = _linear(
     "identity",
-    lambda x: x,
-    lambda x: x.aval,
-    lambda ct, x: ct,
-    lambda x, size: identity(x),
+    _same,
+    _same_rule("identity"),
+    _identity_transpose,
+    _identity_batch,
+    _same_samples,
     structural="dense",
     doc="The array itself, as a node of its own.",
     formula="y = x",
-    samples=lambda rng: [Sample((rng.standard_normal((2, 3)),)), Sample((np.zeros(()),))],
 )
-
-
-def _one_rule(inputs: Sequence[Node], params: Params) -> Aval:
-    check_count("stop_gradient", inputs, 1)
-    return inputs[0].aval
-
-
-stop_gradient = make_op(
+stop_gradient: Op = make_op(
     "stop_gradient",
     "movement",
-    lambda x: x,
-    _one_rule,
+    _same,
+    _same_rule("stop_gradient"),
     differentiable=False,
     why="it is asked to be taken as a constant",
-    batch=lambda inputs, batched, size: stop_gradient(inputs[0]),
+    batch=_stop_batch,
+    samples=_same_samples,
     flops=0,
     doc="The array itself, taken as a constant by every derivative.",
     formula="y = x, dy = 0",
-    samples=lambda rng: [Sample((rng.standard_normal((2, 3)),), {}, diff=())],
 )

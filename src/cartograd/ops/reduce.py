@@ -51,6 +51,7 @@ Array = np.ndarray[Any, Any]
 Params = Mapping[str, Any]
 Axes = tuple[int, ...]
 Cts = Sequence[Any]
+Samples = Callable[[np.random.Generator], list[Sample]]
 
 _HALF = (float16, bfloat16)
 
@@ -70,7 +71,8 @@ def _wider(dtype: DType) -> DType:
 
 def _reduction(
     name: str,
-    eval: Callable[..., Any],
+    eval: Callable[[Array, Axes], Any],
+    samples: Samples,
     *,
     kinds: str = "all",
     result: DType | None = None,
@@ -105,7 +107,7 @@ def _reduction(
     def batch(inputs: Sequence[Node], batched: Sequence[bool], size: int, axes: Axes) -> Node:
         return REGISTRY[name](inputs[0], axes=tuple(a + 1 for a in axes))
 
-    return make_op(name, "reduce", eval, rule, batch=batch, kinds=kinds, **fields)
+    return make_op(name, "reduce", eval, rule, batch=batch, kinds=kinds, samples=samples, **fields)
 
 
 def _expand(reduced: Node, shape: Shape, axes: Axes) -> Node:
@@ -121,18 +123,15 @@ def _where(condition: Node, x: Node | float, y: Node | float) -> Node:
     return REGISTRY["where"](condition, x, y)
 
 
-def _samples(positive: bool = False) -> Callable[[np.random.Generator], list[Sample]]:
-    def samples(rng: np.random.Generator) -> list[Sample]:
-        return [
-            Sample((rng.standard_normal((2, 3)),), {"axes": (1,)}),
-            Sample((rng.standard_normal((3, 2, 2)),), {"axes": (0, 2)}),
-            Sample((rng.standard_normal((4,)),), {"axes": (0,)}),
-            Sample((rng.standard_normal((2, 2)),), {"axes": ()}),
-            Sample((rng.standard_normal(()),), {"axes": ()}),
-            Sample((np.zeros((0, 2)),), {"axes": (1,)}),
-        ]
-
-    return samples
+def _samples(rng: np.random.Generator) -> list[Sample]:
+    return [
+        Sample((rng.standard_normal((2, 3)),), {"axes": (1,)}),
+        Sample((rng.standard_normal((3, 2, 2)),), {"axes": (0, 2)}),
+        Sample((rng.standard_normal((4,)),), {"axes": (0,)}),
+        Sample((rng.standard_normal((2, 2)),), {"axes": ()}),
+        Sample((np.array(1.5),), {"axes": ()}),
+        Sample((np.zeros((0, 2)),), {"axes": (1,)}),
+    ]
 
 
 # --- sum -----------------------------------------------------------------------------------------
@@ -145,16 +144,20 @@ def _sum(x: Array, axes: Axes) -> Any:
     return np.add.reduce(x, axis=axes, dtype=dtype)
 
 
-sum_op = _reduction(
+def _sum_transpose(ct: Node, k: int, inputs: Sequence[Node], axes: Axes) -> Node:
+    return _expand(ct, inputs[0].shape, axes)
+
+
+sum_op: Op = _reduction(
     "sum",
     _sum,
+    _samples,
     kinds="numeric",
-    transpose=lambda ct, k, inputs, axes: _expand(ct, inputs[0].shape, axes),
+    transpose=_sum_transpose,
     linear=(0,),
     structural="dense",
     doc="The sum of the elements along some axes; of no elements, 0.",
     formula="y = sum_i x[i]",
-    samples=_samples(),
 )
 
 
@@ -175,6 +178,11 @@ def _extremum_vjp(cts: Cts, node: Node, needs: Sequence[bool]) -> list[Node | No
     return [_where(hit, _expand(cts[0] / count, x.shape, axes), 0.0)]
 
 
+def _extremum_taken(y: Node, x: Node) -> list[Node | None]:
+    """Where an element is (one of) the extrema: elsewhere its derivative is a structural zero."""
+    return [_hits(x, y, y.params["axes"])[0]]
+
+
 def _extremum_jvp(tangents: Cts, node: Node) -> Node:
     x, axes = node.inputs[0], node.params["axes"]
     hit, count = _hits(x, node, axes)
@@ -183,27 +191,29 @@ def _extremum_jvp(tangents: Cts, node: Node) -> Node:
 
 _TIES = "ties share the gradient equally; the gradient at NaN is NaN"
 
-max_op = _reduction(
+max_op: Op = _reduction(
     "max",
     lambda x, axes: np.maximum.reduce(x, axis=axes),
+    _samples,
     empty=False,
     vjp=_extremum_vjp,
     jvp=_extremum_jvp,
+    taken=_extremum_taken,
     kink=_TIES,
     doc="The largest element along some axes; NaN if there is one.",
     formula="y = max_i x[i]",
-    samples=_samples(),
 )
-min_op = _reduction(
+min_op: Op = _reduction(
     "min",
     lambda x, axes: np.minimum.reduce(x, axis=axes),
+    _samples,
     empty=False,
     vjp=_extremum_vjp,
     jvp=_extremum_jvp,
+    taken=_extremum_taken,
     kink=_TIES,
     doc="The smallest element along some axes; NaN if there is one.",
     formula="y = min_i x[i]",
-    samples=_samples(),
 )
 
 
@@ -220,32 +230,41 @@ def _logic_samples(rng: np.random.Generator) -> list[Sample]:
     ]
 
 
-any_op = _reduction(
+any_op: Op = _reduction(
     "any",
     lambda x, axes: np.logical_or.reduce(x, axis=axes, dtype=np.bool_),
+    _logic_samples,
     result=bool_,
     differentiable=False,
     why="its result is a bool",
     doc="Whether any element along some axes is nonzero; of no elements, False.",
     formula="y = x[0] or x[1] or ...",
-    samples=_logic_samples,
 )
-all_op = _reduction(
+all_op: Op = _reduction(
     "all",
     lambda x, axes: np.logical_and.reduce(x, axis=axes, dtype=np.bool_),
+    _logic_samples,
     result=bool_,
     differentiable=False,
     why="its result is a bool",
     doc="Whether every element along some axes is nonzero; of no elements, True.",
     formula="y = x[0] and x[1] and ...",
-    samples=_logic_samples,
 )
 
 
 # --- argmax and argmin ---------------------------------------------------------------------------
 
 
-def _arg(name: str, eval: Callable[..., Any], doc: str, formula: str) -> Op:
+def _arg_samples(rng: np.random.Generator) -> list[Sample]:
+    return [
+        Sample((rng.standard_normal((3, 4)),), {"axis": 1}, diff=()),
+        Sample((rng.standard_normal((3, 0, 2)),), {"axis": 0}, diff=()),
+        Sample((rng.integers(0, 3, (5,)),), {"axis": 0}, diff=()),
+        Sample((np.array([1.0, np.nan, 3.0, np.nan]),), {"axis": 0}, diff=()),
+    ]
+
+
+def _arg(name: str, eval: Callable[[Array, int], Any], doc: str, formula: str) -> Op:
     def rule(inputs: Sequence[Node], params: Params) -> Aval:
         check_count(name, inputs, 1)
         shape, axis = inputs[0].shape, params["axis"]
@@ -263,22 +282,17 @@ def _arg(name: str, eval: Callable[..., Any], doc: str, formula: str) -> Op:
     return make_op(
         name, "reduce", eval, rule, differentiable=False, why="its result is an integer",
         batch=batch, doc=doc, formula=formula,
-        samples=lambda rng: [
-            Sample((rng.standard_normal((3, 4)),), {"axis": 1}, diff=()),
-            Sample((rng.standard_normal((3, 0, 2)),), {"axis": 0}, diff=()),
-            Sample((rng.integers(0, 3, (5,)),), {"axis": 0}, diff=()),
-            Sample((np.array([1.0, np.nan, 3.0, np.nan]),), {"axis": 0}, diff=()),
-        ],
+        samples=_arg_samples,
     )  # fmt: skip
 
 
-argmax = _arg(
+argmax: Op = _arg(
     "argmax",
     lambda x, axis: np.argmax(x, axis),
     "The index of the first of the largest elements along an axis, or of the first NaN.",
     "y = min {i : x[i] = max x}",
 )
-argmin = _arg(
+argmin: Op = _arg(
     "argmin",
     lambda x, axis: np.argmin(x, axis),
     "The index of the first of the smallest elements along an axis, or of the first NaN.",
@@ -290,7 +304,13 @@ argmin = _arg(
 
 
 def _running(
-    name: str, eval: Callable[..., Any], *, kinds: str, arity: int = 1, **fields: Any
+    name: str,
+    eval: Callable[..., Array],
+    samples: Samples,
+    *,
+    kinds: str,
+    arity: int = 1,
+    **fields: Any,
 ) -> Op:
     """Register an op along `axis` whose result has the shape and dtype of its inputs."""
 
@@ -315,7 +335,7 @@ def _running(
     ) -> Node:
         return REGISTRY[name](*spread(inputs, batched, size), axis=axis + 1, **params)
 
-    return make_op(name, "reduce", eval, rule, batch=batch, kinds=kinds, **fields)
+    return make_op(name, "reduce", eval, rule, batch=batch, kinds=kinds, samples=samples, **fields)
 
 
 def _along(x: Array, axis: int, part: slice) -> Array:
@@ -357,26 +377,36 @@ def _shift(x: Node, axis: int, by: int, fill: float = 0.0) -> Node:
     return concat(edge, rest, axis=axis) if by > 0 else concat(rest, edge, axis=axis)
 
 
-cumsum = _running(
+def _cumsum(x: Array, axis: int, reverse: bool = False) -> Array:
+    return _accumulate(np.add, x, axis, reverse)
+
+
+def _cumsum_transpose(
+    ct: Node, k: int, inputs: Sequence[Node], axis: int, reverse: bool = False
+) -> Node:
+    return cumsum(ct, axis=axis, reverse=not reverse)
+
+
+cumsum: Op = _running(
     "cumsum",
-    lambda x, axis, reverse=False: _accumulate(np.add, x, axis, reverse),
-    kinds="numeric",
-    transpose=lambda ct, k, inputs, axis, reverse=False: cumsum(ct, axis=axis, reverse=not reverse),
-    linear=(0,),
-    structural="dense",
-    doc="The sum of the elements up to each one along an axis, or from each one on.",
-    formula="y[k] = sum_{i <= k} x[i]",
-    samples=lambda rng: [
+    _cumsum,
+    lambda rng: [
         Sample((rng.standard_normal((2, 4)),), {"axis": 1}),
         Sample((rng.standard_normal((3, 2)),), {"axis": 0, "reverse": True}),
         Sample((np.zeros((2, 0)),), {"axis": 1}),
     ],
+    kinds="numeric",
+    transpose=_cumsum_transpose,
+    linear=(0,),
+    structural="dense",
+    doc="The sum of the elements up to each one along an axis, or from each one on.",
+    formula="y[k] = sum_{i <= k} x[i]",
 )
 
 
 # --- the linear recurrence -----------------------------------------------------------------------
 
-_FEW = 16  # below so many rows a loop over Python floats is faster than one over NumPy rows
+_FEW = 16  # with so few columns a loop over Python floats is faster than one over NumPy rows
 
 
 def _recurrence(a: Array, b: Array, axis: int, reverse: bool = False) -> Array:
@@ -385,10 +415,10 @@ def _recurrence(a: Array, b: Array, axis: int, reverse: bool = False) -> Array:
     if reverse:
         a, b = _along(a, axis, _BACK), _along(b, axis, _BACK)
     a = np.moveaxis(a, axis, 0).astype(wide, copy=False)
-    y = np.moveaxis(b, axis, 0).astype(wide)
+    y: Array = np.moveaxis(b, axis, 0).astype(wide)
     n = len(y)
     if n > 1 and y[0].size <= _FEW and wide == float64:
-        flat = np.ascontiguousarray(y).reshape(n, -1)
+        flat: Array = np.ascontiguousarray(y).reshape(n, -1)
         for column, factors in zip(flat.T, a.reshape(n, -1).T, strict=True):
             h = 0.0
             rows: list[float] = []
@@ -400,8 +430,8 @@ def _recurrence(a: Array, b: Array, axis: int, reverse: bool = False) -> Array:
     else:
         for i in range(1, n):
             y[i] += a[i] * y[i - 1]
-    y = np.moveaxis(y.astype(dtype, copy=False), 0, axis)
-    return _along(y, axis, _BACK) if reverse else y
+    h_all: Array = np.moveaxis(y.astype(dtype, copy=False), 0, axis)
+    return _along(h_all, axis, _BACK) if reverse else h_all
 
 
 def _recurrence_vjp(cts: Cts, node: Node, needs: Sequence[bool]) -> list[Node | None]:
@@ -423,17 +453,10 @@ def _recurrence_jvp(tangents: Cts, node: Node) -> Node:
     return linear_recurrence(node.inputs[0], drive, axis=axis, reverse=reverse)
 
 
-linear_recurrence = _running(
+linear_recurrence: Op = _running(
     "linear_recurrence",
     _recurrence,
-    kinds="floating",
-    arity=2,
-    vjp=_recurrence_vjp,
-    jvp=_recurrence_jvp,
-    flops=2,
-    doc="A running sum whose total so far is multiplied by a[i] before b[i] is added.",
-    formula="h[0] = b[0], h[i] = a[i] h[i-1] + b[i]; with reverse, from the end",
-    samples=lambda rng: [
+    lambda rng: [
         Sample((rng.standard_normal((2, 4)), rng.standard_normal((2, 4))), {"axis": 1}),
         Sample(
             (rng.standard_normal((4, 2)), rng.standard_normal((4, 2))),
@@ -442,6 +465,13 @@ linear_recurrence = _running(
         Sample((rng.standard_normal((3, 20)), rng.standard_normal((3, 20))), {"axis": 0}, diff=()),
         Sample((np.zeros((0, 2)), np.zeros((0, 2))), {"axis": 0}),
     ],
+    kinds="floating",
+    arity=2,
+    vjp=_recurrence_vjp,
+    jvp=_recurrence_jvp,
+    flops=2,
+    doc="A running sum whose total so far is multiplied by a[i] before b[i] is added.",
+    formula="h[0] = b[0], h[i] = a[i] h[i-1] + b[i]; with reverse, from the end",
 )
 
 
@@ -460,19 +490,23 @@ def _cumprod_jvp(tangents: Cts, node: Node) -> Node:
     return linear_recurrence(node.inputs[0], drive, axis=axis)
 
 
-cumprod = _running(
+def _cumprod(x: Array, axis: int) -> Array:
+    return _accumulate(np.multiply, x, axis)
+
+
+cumprod: Op = _running(
     "cumprod",
-    lambda x, axis: _accumulate(np.multiply, x, axis),
+    _cumprod,
+    lambda rng: [
+        Sample((rng.standard_normal((2, 4)),), {"axis": 1}),
+        Sample((np.array([[0.7, -1.2], [0.0, 0.4], [1.5, 0.0], [-0.3, 0.0]]),), {"axis": 0}),
+        Sample((np.zeros((2, 0)),), {"axis": 1}),
+    ],
     kinds="numeric",
     vjp=_cumprod_vjp,
     jvp=_cumprod_jvp,
     doc="The product of the elements up to each one along an axis.",
     formula="y[k] = prod_{i <= k} x[i]",
-    samples=lambda rng: [
-        Sample((rng.standard_normal((2, 4)),), {"axis": 1}),
-        Sample((np.array([[0.7, -1.2], [0.0, 0.4], [1.5, 0.0], [-0.3, 0.0]]),), {"axis": 0}),
-        Sample((np.zeros((2, 0)),), {"axis": 1}),
-    ],
 )
 
 
@@ -516,7 +550,7 @@ def _prod_samples(rng: np.random.Generator) -> list[Sample]:
     one, two = rng.standard_normal((2, 3)), rng.standard_normal((2, 4))
     one[1, 1] = two[0, 1] = two[1, 0] = two[1, 3] = 0.0
     return [
-        *_samples()(rng),
+        *_samples(rng),
         Sample((one,), {"axes": (1,)}),
         Sample((two,), {"axes": (1,)}),
         Sample((one,), {"axes": (0, 1)}),
@@ -524,15 +558,15 @@ def _prod_samples(rng: np.random.Generator) -> list[Sample]:
     ]
 
 
-prod = _reduction(
+prod: Op = _reduction(
     "prod",
     _prod,
+    _prod_samples,
     kinds="numeric",
     vjp=_prod_vjp,
     jvp=_prod_jvp,
     doc="The product of the elements along some axes; of no elements, 1.",
     formula="y = prod_i x[i]",
-    samples=_prod_samples,
 )
 
 
@@ -580,9 +614,17 @@ def _logsumexp_jvp(tangents: Cts, node: Node) -> Node:
     return sum_op(tangents[0] * _softmax(x, axes), axes=axes)
 
 
-logsumexp = _reduction(
+logsumexp: Op = _reduction(
     "logsumexp",
     _logsumexp,
+    lambda rng: [
+        *_samples(rng),
+        Sample((rng.standard_normal((2, 3)) + 1000,), {"axes": (1,)}),
+        Sample(
+            (np.array([[-np.inf, 0.3, -1.0], [2.0, -np.inf, -np.inf]]),), {"axes": (1,)}, diff=()
+        ),
+        Sample((np.zeros((2, 0)),), {"axes": (1,)}, diff=()),
+    ],
     kinds="floating",
     vjp=_logsumexp_vjp,
     jvp=_logsumexp_jvp,
@@ -590,14 +632,6 @@ logsumexp = _reduction(
     kink="where every element is -inf the gradient is 0",
     doc="log of the sum of exp(x) along some axes, without overflow; of no elements, -inf.",
     formula="y = m + log1p(sum_{i != argmax} exp(x[i] - m)), m = max x",
-    samples=lambda rng: [
-        *_samples()(rng),
-        Sample((rng.standard_normal((2, 3)) + 1000,), {"axes": (1,)}),
-        Sample(
-            (np.array([[-np.inf, 0.3, -1.0], [2.0, -np.inf, -np.inf]]),), {"axes": (1,)}, diff=()
-        ),
-        Sample((np.zeros((2, 0)),), {"axes": (1,)}, diff=()),
-    ],
 )
 
 
@@ -626,9 +660,18 @@ def _cumulative_logsumexp_jvp(tangents: Cts, node: Node) -> Node:
     return linear_recurrence(_decay(node, axis, 1), drive, axis=axis)
 
 
-cumulative_logsumexp = _running(
+def _cumulative_logsumexp(x: Array, axis: int) -> Array:
+    return _accumulate(np.logaddexp, x, axis)
+
+
+cumulative_logsumexp: Op = _running(
     "cumulative_logsumexp",
-    lambda x, axis: _accumulate(np.logaddexp, x, axis),
+    _cumulative_logsumexp,
+    lambda rng: [
+        Sample((rng.standard_normal((2, 4)),), {"axis": 1}),
+        Sample((rng.standard_normal((4, 2)) - 500,), {"axis": 0}),
+        Sample((np.zeros((0,)),), {"axis": 0}),
+    ],
     kinds="floating",
     vjp=_cumulative_logsumexp_vjp,
     jvp=_cumulative_logsumexp_jvp,
@@ -636,9 +679,4 @@ cumulative_logsumexp = _running(
     kink="where every element so far is -inf the gradient is 0",
     doc="log of the sum of exp(x) up to each element along an axis, without overflow.",
     formula="y[k] = log sum_{i <= k} exp(x[i])",
-    samples=lambda rng: [
-        Sample((rng.standard_normal((2, 4)),), {"axis": 1}),
-        Sample((rng.standard_normal((4, 2)) - 500,), {"axis": 0}),
-        Sample((np.zeros((0,)),), {"axis": 0}),
-    ],
 )

@@ -193,8 +193,8 @@ def _searchsorted(row: Array, v: Array, side: str = "left", shared: int = 0) -> 
     count = int(np.prod(shape[:shared], dtype=int))
     rows = row.reshape(count, n)
     values = v.reshape(count, int(np.prod(shape[shared:], dtype=int)))
-    low = np.zeros(values.shape, np.int64)  # binary search, in every row at once
-    high = np.full(values.shape, n, np.int64)
+    low: Array = np.zeros(values.shape, np.int64)  # binary search, in every row at once
+    high: Array = np.full(values.shape, n, np.int64)
     for _ in range(n.bit_length()):
         middle = (low + high) // 2
         probe = np.take_along_axis(rows, np.minimum(middle, n - 1), axis=1)
@@ -216,18 +216,8 @@ def _searchsorted_batch(
     return searchsorted(*spread(inputs, flags, size), side=side, shared=shared + 1)
 
 
-searchsorted: Op = make_op(
-    "searchsorted",
-    "index",
-    _searchsorted,
-    _searchsorted_rule,
-    differentiable=False,
-    why="its result is an integer",
-    batch=_searchsorted_batch,
-    flops=8,
-    doc="Where values would go in a sorted array: before equal elements (left) or after (right).",
-    formula="left: row[y - 1] < v <= row[y]; right: row[y - 1] <= v < row[y]",
-    samples=lambda rng: [
+def _searchsorted_samples(rng: np.random.Generator) -> list[Sample]:
+    return [
         Sample(
             (np.sort(rng.integers(0, 6, (7,))) / 2.0, rng.integers(-1, 8, (2, 5)) / 2.0),
             {"side": "left"},
@@ -245,7 +235,21 @@ searchsorted: Op = make_op(
         ),
         Sample((np.zeros((0,)), rng.standard_normal((2,))), {"side": "left"}, diff=()),
         Sample((np.zeros((2, 0)), np.ones((2,))), {"side": "left", "shared": 1}, diff=()),
-    ],
+    ]
+
+
+searchsorted: Op = make_op(
+    "searchsorted",
+    "index",
+    _searchsorted,
+    _searchsorted_rule,
+    differentiable=False,
+    why="its result is an integer",
+    batch=_searchsorted_batch,
+    flops=8,
+    doc="Where values would go in a sorted array: before equal elements (left) or after (right).",
+    formula="left: row[y - 1] < v <= row[y]; right: row[y - 1] <= v < row[y]",
+    samples=_searchsorted_samples,
 )
 
 
@@ -307,12 +311,12 @@ def unique_all(x: Node) -> UniqueNodes:
     """
     value = _ordered(_need_value("unique", x))
     flat = value.reshape(-1)
-    order = np.argsort(flat, kind="stable")
+    order: Array = np.argsort(flat, kind="stable")
     row = flat[order]
     new = np.ones(row.shape, np.bool_)
     new[1:] = row[1:] != row[:-1]
     starts = np.flatnonzero(new)
-    inverse = np.empty(row.shape, np.int64)
+    inverse: Array = np.empty(row.shape, np.int64)
     inverse[order] = np.cumsum(new) - 1
     indices = constant(order[starts])
     values = gather(reshape(x, shape=(x.size,)), indices, axes=(0,))
