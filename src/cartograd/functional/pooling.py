@@ -346,7 +346,9 @@ def _adaptive_avg_pool(d: int, input: Any, output_size: Any) -> Tensor:
         index, length = _spans(x.shape[axis], count)
         y = _taken(x, index, axis)
         tail = (1,) * (x.ndim - axis - 1)
-        inside: np.ndarray[Any, Any] = np.arange(index.shape[1]) < length[:, None]
+        inside: np.ndarray[Any, Any] = np.less(
+            np.arange(index.shape[1], dtype=np.int64), length[:, None]
+        )
         mask = constant(inside.reshape(*inside.shape, *tail))
         y = sum_op(where(broadcast(mask, shape=y.shape), y, 0), axes=(axis + 1,))
         counts = constant(length.astype(x.dtype).reshape(count, *tail))

@@ -199,7 +199,7 @@ def _argmax_eval(x: Array, window: Ints, strides: Ints, padding: Padding, dilati
         x = x.astype(float32)
     best = np.full((*lead, *places), _lowest(x.dtype), x.dtype)
     index = np.full(best.shape, -1, np.int64)
-    flat: Array = np.arange(prod(sizes), dtype=np.int64).reshape(sizes)
+    flat: Array = np.reshape(np.arange(prod(sizes), dtype=np.int64), sizes)
     for offset in _offsets(window):
         pairs = [
             _reach(n, m, k, stride, lo, dil)
