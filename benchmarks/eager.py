@@ -29,7 +29,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-KNOBS = {"repeats": 7, "rounds": 3, "chains": [1_000, 10_000, 100_000, 1_000_000]}
+KNOBS: dict[str, Any] = {
+    "repeats": 7,  # timed loops in a process
+    "rounds": 3,  # processes a library and task
+    "imports": 7,  # processes for the time of the import
+    "chains": [1_000, 10_000, 100_000, 1_000_000],
+}
 LIBRARIES = ("cartograd", "torch", "autograd", "numpy")
 HEAVY = ("typer", "rich", "matplotlib", "pyarrow", "onnx", "torch", "jax", "scipy", "PIL", "mpi4py")
 
@@ -75,7 +80,7 @@ def _machine() -> str:
 def _table(task: str, sizes: list[int]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for size in sizes:
-        rounds = 1 if size >= 100_000 else KNOBS["rounds"]
+        rounds = 1 if size >= 100_000 else KNOBS["imports" if task == "import" else "rounds"]
         found: dict[str, list[dict[str, float | str]]] = {name: [] for name in LIBRARIES}
         for _ in range(rounds):
             for name in LIBRARIES:
@@ -115,7 +120,8 @@ def _layout(rows: list[dict[str, Any]]) -> str:
 
 def _run(library: str, task: str, size: int) -> dict[str, float | str] | None:
     command = [sys.executable, __file__, "--child", library, "--task", task, "--size", str(size)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode == 0:
         return json.loads(done.stdout)
     if "ModuleNotFoundError" in done.stderr:

@@ -307,11 +307,11 @@ def _ordered(params: Any) -> list[Any]:
     return list(params)
 
 
-def _as_groups(params: Params, optimizer: str) -> list[Mapping[str, Any]]:
+def _as_groups(params: Any, optimizer: str) -> list[Mapping[str, Any]]:
     if isinstance(params, (Tensor, Mapping, str)):
         raise UsageError(
             f"{optimizer} takes an iterable of parameters or of groups, such as "
-            f"model.parameters(), but got one {type(params).__name__}"
+            f"model.parameters(), but got one {type(cast(object, params)).__name__}"
         )
     items = _ordered(params)
     if not items:
@@ -323,10 +323,6 @@ def _as_groups(params: Params, optimizer: str) -> list[Mapping[str, Any]]:
 
 def _members(params: Any) -> tuple[list[State], list[str]]:
     """A group's parameters, and their names if they came as (name, parameter) pairs."""
-    if isinstance(params, (set, frozenset)):
-        raise UsageError(
-            "parameters must be in an order that never changes: give a list, not a set"
-        )
     items: list[Any] = [params] if isinstance(params, Tensor) else _ordered(params)
     if not items:
         raise UsageError("a parameter group got an empty list of parameters")

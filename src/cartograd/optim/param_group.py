@@ -197,4 +197,4 @@ def _plain(value: Any) -> Any:
         return tuple(_plain(item) for item in cast("Sequence[Any]", value))
     if isinstance(value, Tensor):
         return value.item()
-    return value.item() if isinstance(value, np.generic) else value
+    return cast(Any, value.item()) if isinstance(value, np.generic) else value
