@@ -1,0 +1,114 @@
+"""What the composites share: choosing an axis, widening half precision, shape and value checks.
+
+Nothing here may ask a Tensor for its value while a function is traced: `known` gives the value
+when there is one, and a check that needs one is left out when there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..dtype import bfloat16, float16, float32, is_floating
+from ..errors import AxisError, DTypeError, ShapeError, UsageError
+from ..graph import where_called
+from ..tensor import Tensor
+from ._xp import xp
+
+__all__ = [
+    "as_tensor",
+    "canonical_axis",
+    "choose_axis",
+    "known",
+    "reduce_loss",
+    "reduction_of",
+    "require_floating",
+    "require_same_shape",
+    "stop_gradient",
+    "widen",
+]
+
+
+def as_tensor(value: Any) -> Tensor:
+    """The value as a Tensor; a Tensor is returned as it is."""
+    return value if isinstance(value, Tensor) else xp.asarray(value)
+
+
+def known(x: Tensor) -> np.ndarray[Any, Any] | None:
+    """The value of `x` as a NumPy array, or None while a function is traced."""
+    return x.node.value
+
+
+def stop_gradient(x: Tensor) -> Tensor:
+    """`x` as a constant to differentiation."""
+    return x.detach()
+
+
+def choose_axis(axis: Any, dim: Any, default: Any) -> Any:
+    """The one of `axis` and `dim` that was given; both given and different is an error."""
+    if dim is None:
+        return default if axis is None else axis
+    if axis is not None and axis != dim:
+        raise UsageError(f"axis={axis} and dim={dim} were both given: give one of them")
+    return dim
+
+
+def canonical_axis(op: str, axis: int, ndim: int) -> int:
+    """The axis counted from the front, or AxisError."""
+    if not -ndim <= axis < ndim:
+        raise AxisError(f"{op}: axis {axis} is out of range for {ndim} axes{where_called()}")
+    return axis % ndim
+
+
+def widen(x: Tensor) -> Tensor:
+    """float16 and bfloat16 as float32, so that sums and exponentials keep their digits."""
+    return x.astype(float32) if x.dtype == float16 or x.dtype == bfloat16 else x
+
+
+def require_floating(op: str, x: Tensor, name: str = "input") -> None:
+    """DTypeError unless `x` is of a floating dtype."""
+    if not is_floating(x.dtype):
+        raise DTypeError(
+            f"{op}: {name} has dtype {x.dtype.name}, a floating dtype is needed: "
+            f"convert it with astype(cg.float32){where_called()}"
+        )
+
+
+def require_same_shape(op: str, **tensors: Tensor) -> None:
+    """ShapeError unless all the named Tensors have one shape: a loss never broadcasts."""
+    shapes = {tuple(x.shape) for x in tensors.values()}
+    if len(shapes) > 1:
+        described = ", ".join(f"{name} {tuple(x.shape)}" for name, x in tensors.items())
+        raise ShapeError(
+            f"{op}: the shapes differ: {described}. A loss does not broadcast: "
+            f"reshape one to match{where_called()}"
+        )
+
+
+_REDUCTIONS = ("none", "mean", "sum")
+
+
+def reduction_of(
+    op: str,
+    size_average: bool | None,
+    reduce: bool | None,
+    reduction: str,
+    allowed: Sequence[str] = _REDUCTIONS,
+) -> str:
+    """The reduction meant, PyTorch's older `size_average` and `reduce` flags included."""
+    if size_average is not None or reduce is not None:
+        if reduce is False:
+            return "none"
+        return "sum" if size_average is False else "mean"
+    if reduction not in allowed:
+        raise UsageError(f"{op}: reduction {reduction!r} is not one of {', '.join(allowed)}")
+    return reduction
+
+
+def reduce_loss(loss: Tensor, reduction: str) -> Tensor:
+    """The loss as it is ('none'), its mean or its sum."""
+    if reduction == "mean":
+        return xp.mean(loss)
+    return xp.sum(loss, dtype=loss.dtype) if reduction == "sum" else loss
