@@ -297,3 +297,6 @@ def test_a_seed_is_drawn_from_any_generator() -> None:
     assert seed_from(np.random.default_rng(5)) != seed_from(np.random.default_rng(6))
     assert seed_from(np.random.RandomState(5)) == seed_from(np.random.RandomState(5))
     assert seed_from(12) == 12
+    one, two = cg.random.Generator(5), cg.random.Generator(5)
+    assert seed_from(one) == seed_from(two) != seed_from(one)
+    assert 0 <= seed_from(one) < 2**64

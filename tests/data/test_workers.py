@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import cartograd as cg
 from cartograd.data import ArrayDataset, DataLoader, Dataset, get_worker_info
 from cartograd.errors import CartogradError, DataError, UsageError
 
@@ -195,8 +196,9 @@ def test_large_batches_and_many_indices_do_not_block() -> None:
 
 
 def test_global_generators_differ_by_batch_and_not_by_worker() -> None:
-    def draw(index: int) -> tuple[float, float]:
-        return random.random(), float(np.random.rand())  # noqa: NPY002
+    def draw(index: int) -> tuple[float, ...]:
+        own = cg.random.uniform((), dtype=np.float64).item()
+        return random.random(), float(np.random.rand()), own  # noqa: NPY002
 
     def drawn(workers: int) -> list[list[float]]:
         loader = DataLoader(Calling(draw), 2, num_workers=workers, seed=3)
@@ -204,12 +206,16 @@ def test_global_generators_differ_by_batch_and_not_by_worker() -> None:
             np.concatenate([x.numpy() for x in batch]).tolist() for batch in loader
         ]
 
-    before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    def states() -> tuple[Any, ...]:
+        numpys = np.random.get_state()[1].tolist()  # noqa: NPY002
+        return random.getstate(), numpys, cg.random.default_generator.get_state().tolist()
+
+    before = states()
     one = drawn(1)
     assert one == drawn(3)
     flat = [value for batch in one for value in batch]
     assert len(set(flat)) == len(flat)
-    assert before == (random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
+    assert before == states()
 
 
 def test_spawned_workers_give_the_same() -> None:

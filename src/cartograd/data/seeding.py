@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UsageError
+from ..random import Generator, bits
 
 __all__ = ["Purpose", "check_epoch", "check_seed", "seed_from", "stream"]
 
@@ -63,7 +64,7 @@ def _word(value: Any, name: str) -> int:
 
 
 def seed_from(generator: Any) -> int:
-    """A seed drawn from a generator: one of NumPy's, or an object with `randint` or an int itself.
+    """A seed drawn from a generator, Cartograd's or NumPy's, or an int itself.
 
     A seed once drawn is all that is kept, so the generator is never needed to resume.
 
@@ -75,9 +76,9 @@ def seed_from(generator: Any) -> int:
         return int(generator.integers(0, 1 << 63))
     if isinstance(generator, np.random.RandomState):
         return int(generator.randint(0, (1 << 63) - 1))
-    own_seed = getattr(generator, "next_seed", None)
-    if callable(own_seed):
-        return check_seed(own_seed())
+    if isinstance(generator, Generator):
+        low, high = bits(2, generator=generator).tolist()
+        return low | high << 32
     return check_seed(generator)
 
 

@@ -12,9 +12,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import DataError
 from .extras import arrow
 
-__all__ = ["KINDS", "MISSING", "Found", "codes_of", "dates_of", "find_kind", "numbers_of"]
+__all__ = [
+    "KINDS",
+    "MISSING",
+    "Found",
+    "codes_of",
+    "dates_of",
+    "find_kind",
+    "is_text",
+    "numbers_of",
+    "truths_of",
+]
 
 KINDS = ("number", "boolean", "date", "category", "text", "drop")
 MISSING = ("", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "?")
@@ -65,7 +76,12 @@ class Found:
 
 
 def is_text(column: Any) -> bool:
-    """Whether a column is stored as strings (dictionaries of strings too)."""
+    """Whether a column is stored as strings (dictionaries of strings too).
+
+    >>> import pyarrow
+    >>> is_text(pyarrow.array(["a"])), is_text(pyarrow.array([1]))
+    (True, False)
+    """
     pa, _ = arrow()
     kind = column.type
     if pa.types.is_dictionary(kind):
@@ -90,16 +106,20 @@ def find_kind(column: Any, wanted: str | None = None) -> Found:
         return Found("drop", note="every value is missing")
     if is_text(column):
         return _kind_of_text(column, wanted)
+    numeric = types.is_integer(stored) or types.is_floating(stored) or types.is_decimal(stored)
+    numeric = numeric or types.is_duration(stored) or types.is_time(stored)
+    dated = types.is_date(stored) or types.is_timestamp(stored)
+    if not (numeric or dated or types.is_boolean(stored)):
+        return Found("drop", note=f"values of type {stored} are not supported")
     if wanted in ("category", "text"):
         return Found(wanted)
     if types.is_boolean(stored):
-        return Found(wanted or "boolean")
-    if types.is_date(stored) or types.is_timestamp(stored):
+        return (
+            Found("boolean") if wanted in (None, "boolean", "number") else _cannot(wanted, stored)
+        )
+    if dated:
         return Found("date", "time") if wanted in (None, "date") else _cannot(wanted, stored)
-    numeric = types.is_integer(stored) or types.is_floating(stored) or types.is_decimal(stored)
-    if numeric or types.is_duration(stored) or types.is_time(stored):
-        return Found("number") if wanted in (None, "number") else _cannot(wanted, stored)
-    return Found("drop", note=f"values of type {stored} are not supported")
+    return Found("number") if wanted in (None, "number") else _cannot(wanted, stored)
 
 
 def _cannot(wanted: str, stored: Any) -> Found:
@@ -201,7 +221,12 @@ def numbers_of(
 
 
 def truths_of(column: Any) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The truth values of a column as 0 and 1, NaN where missing, and where there is neither."""
+    """The truth values of a column as 0 and 1, NaN where missing, and where there is neither.
+
+    >>> import pyarrow
+    >>> truths_of(pyarrow.array(["yes", "no"]))[0].tolist()
+    [1.0, 0.0]
+    """
     if not is_text(column):
         return _stored_numbers(column)
     codes, words = codes_of(column)
@@ -246,7 +271,10 @@ def codes_of(column: Any) -> tuple[NDArray[np.int64], list[str]]:
             whole = pc.equal(pc.round(column), column)
             if pc.all(whole, min_count=0).as_py() and _fits_int64(column):
                 column = column.cast(pa.int64())
-        values = clean(column.cast(pa.string()))
+        try:
+            values = clean(column.cast(pa.string()))
+        except pa.ArrowException as error:
+            raise DataError(f"values of type {column.type} are no texts or numbers") from error
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
     encoded = pc.dictionary_encode(values)

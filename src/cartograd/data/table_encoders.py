@@ -28,7 +28,7 @@ __all__ = [
     "fit_encoder",
 ]
 
-_FAR = 1e6  # standard deviations from the mean, beyond which values are not told apart
+FAR = 1e6  # standard deviations from the mean, beyond which values are not told apart
 _DAY = 86_400_000_000  # microseconds
 _STYLES = ("plain", "thousands", "decimal comma", "truth")
 
@@ -87,8 +87,9 @@ class NumberEncoder:
         """float32 [rows, width]."""
         values = self.read(column)
         gone = ~np.isfinite(values)
-        scaled = np.where(gone, 0.0, (np.where(gone, 0.0, values) - self.mean) / self.std)
-        scaled = np.clip(scaled, -_FAR, _FAR)
+        with np.errstate(over="ignore"):  # what is so far away is clipped
+            scaled = (np.where(gone, self.mean, values) - self.mean) / self.std
+        scaled = np.clip(scaled, -FAR, FAR)
         parts = [scaled, gone] if self.missing else [scaled]
         return np.stack(parts, 1).astype(np.float32)
 
@@ -213,7 +214,7 @@ class DateEncoder:
             else:
                 which = _PARTS.index(part)
                 columns.append((values[part] - self.mean[which]) / self.std[which])
-        shown = [np.clip(np.where(gone, 0.0, values), -_FAR, _FAR) for values in columns]
+        shown = [np.clip(np.where(gone, 0.0, values), -FAR, FAR) for values in columns]
         if self.missing:
             shown.append(gone.astype(np.float64))
         return np.stack(shown, 1).astype(np.float32)

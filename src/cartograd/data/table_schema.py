@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from ..errors import DataError, FileFormatError, UsageError
 from .fields import Fields
-from .table_columns import KINDS, Found, codes_of, find_kind, numbers_of
+from .table_columns import KINDS, Found, codes_of, find_kind, is_text, numbers_of
 from .table_encoders import (
+    FAR,
     Encoder,
     encoder_from_json,
     fit_encoder,
@@ -55,8 +56,9 @@ class Target:
             return classes, classes >= 0
         values, wrong = numbers_of(column, self.style, self.absent)
         known = np.isfinite(values) & ~wrong
-        scaled = (np.where(known, values, self.mean) - self.mean) / self.std
-        return scaled.astype(np.float32), known
+        with np.errstate(over="ignore"):
+            scaled = (np.where(known, values, self.mean) - self.mean) / self.std
+        return np.clip(scaled, -FAR, FAR).astype(np.float32), known
 
     def unscale(self, values: Any) -> NDArray[np.float64]:
         """Standardised predictions in the target's own unit, float64."""
@@ -215,6 +217,8 @@ def find_target(table: Table, name: str, task: str | None = None) -> Target:
     found = find_kind(column)
     if found.note == "every value is missing":
         raise DataError(f"every value of the target column {name!r} is missing")
+    if found.kind == "drop" and not is_text(column):
+        raise DataError(f"the target column {name!r} cannot be predicted: {found.note}")
     if found.kind == "date" and task is None:
         raise DataError(f"the target column {name!r} is a date: predict a number or a class")
     if found.kind == "number" and task != "classification":

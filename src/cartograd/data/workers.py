@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError, UsageError
+from ..random import manual_seed
 from .reader import Reader
 from .seeding import Purpose, stream
 
@@ -78,10 +79,11 @@ def _pack(message: Any) -> bytes:
 
 
 def _seed_globals(seed: int, epoch: int, batch: int) -> None:
-    """Give Python's and NumPy's global generators the numbers of this batch, whoever reads it."""
-    words = stream(seed, Purpose.WORKER, epoch, batch).integers(0, 1 << 32, 2)
-    random.seed(int(words[0]))
-    np.random.seed(int(words[1]))  # noqa: NPY002 - for datasets that use the global generator
+    """Give each global generator the numbers of this batch, whichever worker reads it."""
+    words: list[int] = stream(seed, Purpose.WORKER, epoch, batch).integers(0, 1 << 32, 3).tolist()
+    random.seed(words[0])
+    np.random.seed(words[1])  # noqa: NPY002 - for datasets that use the global generator
+    manual_seed(words[2])
 
 
 def _work(
