@@ -17,7 +17,7 @@ import numpy as np
 from ..dtype import bfloat16, float16, int64
 from ..errors import DTypeError, IndexOutOfRangeError, ShapeError, UsageError
 from ..graph import Aval, Node, Shape, where_called
-from .movement import broadcast, check_axes, permute, reshape
+from .movement import broadcast, check_axes, inverse, permute, reshape
 from .op import REGISTRY, Op, check_kind, constant, full, like, make_op, spread
 from .samples import Sample
 
@@ -101,10 +101,9 @@ def _scatter_rule(name: str, kinds: str) -> Callable[[Sequence[Node], Params], A
 
 def _check_range(name: str, shape: Shape, indices: Sequence[Array], axes: Axes) -> None:
     for index, axis in zip(indices, axes, strict=True):
-        if index.size == 0:
-            continue
-        low, high, n = int(index.min()), int(index.max()), shape[axis]
-        if low < 0 or high >= n:
+        # As unsigned integers negative ones are the largest: one pass finds both kinds.
+        if index.size and index.view(np.uint64).max() >= shape[axis]:
+            low, high, n = int(index.min()), int(index.max()), shape[axis]
             raise IndexOutOfRangeError(
                 f"{name} of shape {shape}: index {low if low < 0 else high} is out of range for "
                 f"axis {axis} of size {n}{where_called()}"
@@ -149,7 +148,7 @@ def _scatter_add(x: Array, updates: Array, *indices: Array, axes: Axes) -> Array
         np.add.at(y.reshape(-1), place.reshape(-1), updates.reshape(-1))
     if half:
         y = y.astype(x.dtype)
-    return y.transpose(np.argsort(order))
+    return y.transpose(inverse(order))
 
 
 def _scatter_set(x: Array, updates: Array, *indices: Array, axes: Axes) -> Array:

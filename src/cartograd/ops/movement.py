@@ -133,6 +133,18 @@ def _broadcast_rule(x: Node, shape: Shape) -> Aval:
     return Aval(shape, x.dtype)
 
 
+def _broadcast(x: Array, shape: Shape) -> Array:
+    """numpy.broadcast_to without its checks, which the rule has made: half its time."""
+    views = np.nditer(
+        (x,),
+        ["multi_index", "refs_ok", "zerosize_ok"],
+        [["readonly"]],
+        itershape=shape,
+        order="C",
+    ).itviews
+    return views[0]
+
+
 def _broadcast_transpose(ct: Node, x: Node, shape: Shape) -> Node:
     old = x.shape
     new = len(shape) - len(old)
@@ -154,7 +166,7 @@ def _broadcast_batch(x: Node, size: int, shape: Shape) -> Node:
 broadcast: Op = _movement(
     "broadcast",
     "shape",
-    lambda x, shape: np.broadcast_to(x, shape),
+    _broadcast,
     _broadcast_rule,
     _broadcast_transpose,
     _broadcast_batch,

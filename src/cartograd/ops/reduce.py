@@ -8,6 +8,7 @@ recurrence h[i] = a[i] h[i-1] + b[i], which is closed under its own derivatives.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -577,18 +578,19 @@ def _logsumexp(x: Array, axes: Axes) -> Any:
     """m + log1p(the other terms), with m the maximum: exact also where m is near 0."""
     dtype = x.dtype
     kept = [i for i in range(x.ndim) if i not in axes]
-    shape = [x.shape[i] for i in kept]
-    row = x.transpose((*kept, *axes)).astype(_wider(dtype), copy=False)
-    row = row.reshape((*shape, int(np.prod([x.shape[i] for i in axes], dtype=int))))
-    if row.shape[-1] == 0:
+    shape = tuple([x.shape[i] for i in kept])
+    size = math.prod([x.shape[i] for i in axes])
+    if size == 0:
         return np.full(shape, -np.inf, dtype)
-    at = np.argmax(row, axis=-1)[..., None]
-    m = np.take_along_axis(row, at, -1)
-    terms = np.exp(row - m)
-    np.put_along_axis(terms, at, 0, -1)
-    m = m[..., 0]
-    y = np.where(np.isfinite(m), m + np.log1p(np.add.reduce(terms, axis=-1)), m)
-    return y.astype(dtype, copy=False)
+    wide = x.transpose((*kept, *axes)).astype(_wider(dtype), copy=False)
+    rows = wide.reshape((math.prod(shape), size))
+    first, each = rows.argmax(1), np.arange(len(rows))
+    m = rows[each, first]
+    terms = np.exp(rows - m[:, None])
+    terms[each, first] = 0
+    y = m + np.log1p(np.add.reduce(terms, 1))
+    y = np.where(np.isfinite(m), y, m)
+    return y.reshape(shape).astype(dtype, copy=False)
 
 
 def _softmax(x: Node, axes: Axes) -> Node:
