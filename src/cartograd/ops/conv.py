@@ -160,9 +160,13 @@ def _eval(
     p = plan(x.shape, w.shape, strides, padding, x_dilation, w_dilation, groups)
     shape = (x.shape[0], w.shape[0], *p.places)
     dilated = any(d > 1 and n > 1 for d, n in zip(x_dilation, x.shape[2:], strict=True))
+    # Adding up what each element gives costs the kernel's size times the outputs; gathering what
+    # each place sees, times the inputs.
+    fewer_outputs = 2 * w.shape[0] <= w.shape[1] * groups and prod(w.shape[2:]) > 1
+    small_kernel = all(s == 1 for s in strides) and prod(w.shape[2:]) <= prod(p.places)
     if not (x.size and w.size and prod(shape)):
         y = np.zeros(shape, x.dtype)
-    elif dilated and all(s == 1 for s in strides) and prod(w.shape[2:]) <= prod(p.places):
+    elif (dilated or fewer_outputs) and small_kernel:
         y = _spread(x, w, p, padding, x_dilation, w_dilation, groups)
     elif dilated and all(d == 1 for d in w_dilation) and groups == 1:
         # Each operand can be the one that slides: take the one that has no zeros between.
