@@ -89,7 +89,9 @@ def test_muon_as_pytorch_rounds_it() -> None:
     optimizer, params = make("Muon", {"lr": 0.05}, "float32")
     got = cartograd_step(optimizer, params, 0)
     for a, b in zip(got, wanted[0], strict=True):
-        np.testing.assert_allclose(a, b, atol=0.1 * 0.05)  # bfloat16 has three digits, and the iteration amplifies
+        np.testing.assert_allclose(
+            a, b, atol=0.1 * 0.05
+        )  # bfloat16 has three digits, and the iteration amplifies
 
 
 @pytest.mark.parametrize("name", ["SGD", "AdamW", "RMSprop", "Adagrad"])
@@ -375,6 +377,31 @@ def test_swalr(strategy: str, epochs: int) -> None:
     its = torch.optim.swa_utils.SWALR(theirs, 0.01, anneal_epochs=epochs, anneal_strategy=strategy)
     stepped(theirs)
     np.testing.assert_allclose(sequence(ours, mine, 12), sequence(theirs, its, 12), rtol=1e-12)
+
+
+@pytest.mark.parametrize("decay", [None, 0.9])
+@pytest.mark.parametrize("use_buffers", [False, True])
+def test_averaged_model(decay: float | None, use_buffers: bool) -> None:
+    mine, its = cg.nn.BatchNorm1d(3), torch.nn.BatchNorm1d(3)
+    our_fn = None if decay is None else cg.optim.swa_utils.get_ema_avg_fn(decay)
+    their_fn = None if decay is None else torch.optim.swa_utils.get_ema_avg_fn(decay)
+    ours = cg.optim.swa_utils.AveragedModel(mine, avg_fn=our_fn, use_buffers=use_buffers)
+    theirs = torch.optim.swa_utils.AveragedModel(its, avg_fn=their_fn, use_buffers=use_buffers)
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        weight, x = rng.normal(size=3).astype("float32"), rng.normal(size=(6, 3)).astype("float32")
+        mine.weight.assign(weight)
+        its.weight.data = torch.from_numpy(weight)
+        mine(cg.asarray(x))
+        its(torch.from_numpy(x))
+        ours.update_parameters(mine)
+        theirs.update_parameters(its)
+    assert set(ours.state_dict()) == set(theirs.state_dict())
+    for key, value in theirs.state_dict().items():
+        if key != "module.num_batches_tracked":  # a count: Cartograd copies it, the latest
+            np.testing.assert_allclose(
+                ours.state_dict()[key].numpy(), value.numpy(), rtol=1e-5, atol=1e-7
+            )
 
 
 # ---- the values that `make test` compares with -------------------------------------------------
