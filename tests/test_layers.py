@@ -37,6 +37,7 @@ LAYERS = (
     "optim",
     "data",
     "train",
+    "jobs",
     "inspector",
     "interop",
     "testing",

@@ -179,12 +179,14 @@ def caller_names(depth: int = 2) -> dict[int, str]:
     return found
 
 
-def explain(x: Tensor, names: Mapping[str, Tensor] | None = None) -> Explanation:
+def explain(
+    x: Tensor, names: Mapping[str, Tensor] | None = None, *, origins: bool = True
+) -> Explanation:
     """Every node's value going forward, and every edge's incoming x local coming back.
 
     x is a Tensor with a value; where it is no scalar, its sum is differentiated. Nodes are called
     by `names`, or by the variables of the calling code that hold them. Nothing is changed: no
-    `.grad` is set.
+    `.grad` is set. Without `origins`, lines of code are not named.
 
     >>> import cartograd as cg
     >>> x, y, z = (cg.asarray(v, requires_grad=True) for v in (-2.0, 5.0, -4.0))
@@ -211,7 +213,7 @@ def explain(x: Tensor, names: Mapping[str, Tensor] | None = None) -> Explanation
             _formula(node, labels),
             _value(node),
             gradients.get(node),
-            str(node.origin) if node.inputs and node.origin.code is not None else "",
+            str(node.origin) if origins and node.inputs and node.origin.code is not None else "",
         )
         for node in order
         if _is_line(node, called)

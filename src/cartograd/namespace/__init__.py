@@ -17,3 +17,9 @@ for _module in (creation, info, products, reductions, searching, shaping):
     FUNCTIONS |= {name: getattr(_module, name) for name in _module.__all__}
 FUNCTIONS |= {"take": indexing.take, "take_along_axis": indexing.take_along_axis}
 del FUNCTIONS["ArrayNamespaceInfo"]
+
+globals().update(FUNCTIONS)
+
+
+def __getattr__(name: str) -> Any:  # typed code reads the functions as attributes
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

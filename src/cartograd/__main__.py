@@ -1,0 +1,5 @@
+"""`python -m cartograd`: the command line."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,180 @@
+"""The models of the jobs, each built from a few plain numbers, so that a run can rebuild its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .. import nn
+from ..errors import FileFormatError
+from ..functional import gelu, scaled_dot_product_attention
+from ..namespace.creation import arange
+from ..namespace.reductions import mean
+from ..namespace.shaping import concat
+from ..tensor import Tensor
+
+__all__ = ["GPT", "ImageNet", "TableNet", "build_model", "digits_net"]
+
+
+def digits_net(width: int = 32, classes: int = 10) -> nn.Module:
+    """A small convolutional network for 8x8 images: [batch, 1, 8, 8] to [batch, classes].
+
+    >>> import cartograd as cg
+    >>> digits_net()(cg.zeros((2, 1, 8, 8))).shape
+    (2, 10)
+    """
+    return nn.Sequential(
+        nn.Conv2d(1, width, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(width, width, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(width * 16, 64),
+        nn.ReLU(),
+        nn.Dropout(0.25),
+        nn.Linear(64, classes),
+    )
+
+
+class TableNet(nn.Module):
+    """Numbers and embedded categories through an MLP: to one number or to a score for each class.
+
+    Takes {"numbers": [batch, width], "categories": int64 [batch, columns]}.
+    """
+
+    def __init__(self, width: int, sizes: list[int], outputs: int, hidden: int = 128) -> None:
+        super().__init__()
+        dims = [min(32, (size + 1) // 2 + 1) for size in sizes]
+        self.embeddings = nn.ModuleList(
+            nn.Embedding(size, dim) for size, dim in zip(sizes, dims, strict=True)
+        )
+        self.norm = nn.LayerNorm(hidden)
+        self.first = nn.Linear(width + sum(dims), hidden)
+        self.second = nn.Linear(hidden, hidden)
+        self.drop = nn.Dropout(0.1)
+        self.last = nn.Linear(hidden, outputs)
+        self.outputs = outputs
+
+    def forward(self, numbers: Tensor, categories: Tensor) -> Tensor:
+        """[batch, outputs] scores, or [batch] numbers when there is one output."""
+        parts = [numbers]
+        parts += [table(categories[:, k]) for k, table in enumerate(self.embeddings)]
+        x = concat(parts, axis=1) if len(parts) > 1 else numbers
+        x = self.drop(gelu(self.norm(self.first(x))))
+        y = self.last(x + gelu(self.second(x)))
+        return y[:, 0] if self.outputs == 1 else y
+
+
+class ImageNet(nn.Module):
+    """A small residual network of 3x3 convolutions with group norm: images to a score a class."""
+
+    def __init__(self, channels: int, classes: int, width: int = 24, stages: int = 3) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(channels, width, 3, padding=1)
+        blocks: list[nn.Module] = []
+        for k in range(stages):
+            inside, outside = width << k, width << min(k + 1, stages - 1)
+            blocks.append(_Residual(inside))
+            if k + 1 < stages:
+                blocks.append(nn.Conv2d(inside, outside, 3, stride=2, padding=1))
+        self.blocks = nn.Sequential(*blocks)
+        last = width << (stages - 1)
+        self.norm = nn.GroupNorm(4, last)
+        self.drop = nn.Dropout(0.2)
+        self.head = nn.Linear(last, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, channels, height, width] to [batch, classes]."""
+        x = self.norm(self.blocks(self.stem(x))).relu()
+        return self.head(self.drop(mean(x, axis=(2, 3))))
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.GroupNorm(4, width), nn.GroupNorm(4, width)
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv1(self.norm1(x).relu())
+        return x + self.conv2(self.norm2(y).relu())
+
+
+class GPT(nn.Module):
+    """A decoder-only transformer over bytes: int64 [batch, time] to scores [batch, time, 256].
+
+    Pre-norm blocks of causal self-attention and a GELU MLP of four times the width; learned
+    positions. Source of the shape: GPT-2 (Radford et al. 2019), smaller.
+    """
+
+    def __init__(
+        self,
+        vocabulary: int = 256,
+        context: int = 64,
+        width: int = 128,
+        layers: int = 4,
+        heads: int = 4,
+    ) -> None:
+        super().__init__()
+        self.context = context
+        self.tokens = nn.Embedding(vocabulary, width)
+        self.positions = nn.Embedding(context, width)
+        self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, vocabulary, bias=False)
+        for name, parameter in self.named_parameters():
+            if name.endswith("weight") and parameter.ndim == 2:
+                nn.init.normal_(parameter, 0.0, 0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores of the next byte at each position."""
+        h = self.tokens(x) + self.positions(arange(x.shape[1]))
+        for block in self.blocks:
+            h = block(h)
+        return self.head(self.norm(h))
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.project = nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, time, width = x.shape
+        parts = self.qkv(self.norm1(x)).reshape(batch, time, 3, self.heads, width // self.heads)
+        q, k, v = parts.permute_dims((2, 0, 3, 1, 4)).unstack()
+        mixed = scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.project(mixed.permute_dims((0, 2, 1, 3)).reshape(batch, time, width))
+        return x + self.down(gelu(self.up(self.norm2(x))))
+
+
+BUILDERS: dict[str, Callable[..., nn.Module]] = {
+    "digits": digits_net,
+    "table": TableNet,
+    "images": ImageNet,
+    "text": GPT,
+}
+
+
+def build_model(spec: Mapping[str, Any]) -> nn.Module:
+    """The model that a spec describes: {"kind": ..., and the arguments of its builder}.
+
+    >>> build_model({"kind": "digits", "width": 4}).state_dict()["0.weight"].shape
+    (4, 1, 3, 3)
+    """
+    options = dict(spec)
+    kind = options.pop("kind", None)
+    if kind not in BUILDERS:
+        raise FileFormatError(
+            f"the run's model is of kind {kind!r}, not one of {', '.join(BUILDERS)}"
+        )
+    try:
+        return BUILDERS[kind](**options)
+    except TypeError as error:
+        raise FileFormatError(f"the run's model cannot be built: {error}") from None

@@ -1,0 +1,117 @@
+"""Training a byte-level GPT on text, and writing on in its style."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import nn
+from ..data import DataLoader, Subset, load_text
+from ..functional import cross_entropy
+from ..namespace.creation import asarray
+from ..random import Generator, categorical, manual_seed
+from ..tensor import Tensor, no_grad
+from ..train import BitsPerByte
+from .job import Job, Options
+from .models import GPT, build_model
+
+__all__ = ["next_byte_loss", "prepare_text", "sample"]
+
+
+def next_byte_loss(scores: Tensor, target: Tensor) -> Tensor:
+    """The mean cross-entropy of the next byte, in nats: scores [b, t, 256], target int64 [b, t].
+
+    >>> import cartograd as cg
+    >>> round(next_byte_loss(cg.zeros((1, 2, 256)), cg.asarray([[3, 4]])).item(), 4)
+    5.5452
+    """
+    return cross_entropy(scores.reshape(-1, scores.shape[-1]), target.reshape(-1))
+
+
+def prepare_text(
+    files: Sequence[str | os.PathLike[str]] | None,
+    options: Options,
+    steps: int = 100,
+    context: int = 64,
+    layers: int = 4,
+    width: int = 128,
+    heads: int = 4,
+) -> Job:
+    """A GPT on the bytes of files, or of the Python standard library's sources.
+
+    An epoch is `steps` batches of random windows; the last tenth of the bytes is held out, and its
+    bits per byte are the result.
+    """
+    text = load_text(
+        list(files) if files else None,
+        context=context,
+        length=steps * options.batch_size,
+        seed=options.seed,
+    )
+    manual_seed(options.seed)
+    spec = {
+        "kind": "text",
+        "context": context,
+        "width": width,
+        "layers": layers,
+        "heads": heads,
+    }
+    held_out = _some(text.valid, 256)
+
+    def finish(model: nn.Module) -> Mapping[str, Any]:
+        start = bytes(text.valid.data[:context].tobytes())
+        return {"sample": sample(model, start, 200, seed=options.seed).decode("utf-8", "replace")}
+
+    return Job(
+        kind="text",
+        model=build_model(spec),
+        spec=spec,
+        inputs={"files": [os.path.basename(name) for name in text.files][:50], "bytes": text.total},
+        loss=next_byte_loss,
+        metrics=[BitsPerByte()],
+        train=DataLoader(text.train, options.batch_size, seed=options.seed),
+        valid=DataLoader(held_out, 64),
+        test=DataLoader(held_out, 64),
+        monitor="val_loss",
+        options=options,
+        baseline={"bits_per_byte": _entropy(text.train.data, text.valid.data)},
+        finish=finish,
+    )
+
+
+def _some(windows: Any, count: int) -> Subset:
+    """`count` windows spread evenly over a dataset."""
+    step = max(1, len(windows) // count)
+    return Subset(windows, list(range(0, len(windows), step))[:count])
+
+
+def _entropy(train: Any, held_out: Any) -> float:
+    """Bits per byte of the naive model: how often each byte occurs in the training part."""
+    counts = np.bincount(train, minlength=256).astype(np.float64) + 1.0
+    return float(-np.log2(counts / counts.sum())[held_out].mean())
+
+
+def sample(
+    model: nn.Module, prompt: bytes, count: int, temperature: float = 0.8, seed: int = 0
+) -> bytes:
+    """`count` bytes that the model writes after a prompt, drawn at a temperature (0: the likeliest)."""
+    assert isinstance(model, GPT)
+    generator = Generator(seed)
+    model.eval()
+    context = model.context
+    written = list(prompt) or [10]
+    fresh: list[int] = []
+    with no_grad():
+        for _ in range(count):
+            window = np.asarray([written[-context:]], np.int64)
+            scores = model(asarray(window))[0, -1]
+            if temperature > 0:
+                drawn = categorical(scores / temperature, generator=generator)
+            else:
+                drawn = scores.argmax()
+            fresh.append(int(drawn.item()))
+            written.append(fresh[-1])
+    return bytes(fresh)
