@@ -16,7 +16,7 @@ from ..errors import DivideByZeroError, DTypeError, ShapeError, UsageError
 from ..graph import OPERATORS, Aval, Node, where_called
 from .op import FULL, Op, elementwise, like, make_op, spread
 from .samples import Sample
-from .special import pow_derivative as pow_derivative_eval
+from .slopes import pow_derivative as pow_derivative_eval
 
 __all__ = [
     "INTEGERS",

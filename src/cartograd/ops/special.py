@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, wraps
-from math import comb, factorial, pi
+from math import factorial, pi
 from typing import Any
 
 import numpy as np
@@ -17,24 +17,18 @@ import numpy as np
 from . import special_tables as tables
 
 __all__ = [
-    "cbrt",
     "digamma",
     "erf",
     "erfc",
     "erfinv",
     "erfinv_slope",
     "gaussian",
+    "in_double",
     "lgamma",
     "log_sigmoid",
-    "one_minus_square",
-    "over_hypot",
-    "over_square_hypot",
     "polygamma",
-    "pow_derivative",
-    "sech2",
+    "polynomial",
     "sigmoid",
-    "sigmoid_difference",
-    "sigmoid_difference_slope",
     "sinc",
     "sinc_derivative",
     "softplus",
@@ -43,8 +37,12 @@ __all__ = [
 Array = np.ndarray[Any, Any]
 
 
-def _in_double(f: Callable[..., Array]) -> Callable[..., Array]:
-    """Let `f`, written for flat float64 arrays, take any equal shapes and any floating dtype."""
+def in_double(f: Callable[..., Array]) -> Callable[..., Array]:
+    """Let `f`, written for flat float64 arrays, take any equal shapes and any floating dtype.
+
+    >>> in_double(lambda x: x + 1.0)(np.float32(1.0))
+    array(2., dtype=float32)
+    """
 
     @wraps(f)
     def wrapped(*arrays: Any, **params: Any) -> Array:
@@ -57,8 +55,12 @@ def _in_double(f: Callable[..., Array]) -> Callable[..., Array]:
     return wrapped
 
 
-def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
-    """The polynomial with these coefficients, lowest power first, by Horner's rule."""
+def polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
+    """The polynomial with these coefficients, lowest power first, by Horner's rule.
+
+    >>> polynomial((1.0, 0.0, 2.0), np.array([3.0]))
+    array([19.])
+    """
     total = np.full_like(x, coefficients[-1])
     for c in coefficients[-2::-1]:
         total *= x
@@ -69,7 +71,7 @@ def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
 # --- the error function --------------------------------------------------------------------------
 
 
-@_in_double
+@in_double
 def gaussian(x: Array, *, n: int = 0) -> Array:
     """The n-th derivative of exp(-x**2), 0 at infinity: Hermite's polynomial times exp(-x**2).
 
@@ -93,16 +95,16 @@ def gaussian(x: Array, *, n: int = 0) -> Array:
 def _erfc_positive(x: Array) -> Array:
     """erfc for x >= 0.5: exp(-x**2) times a polynomial (Shepherd and Laframboise, 1981)."""
     x = np.minimum(x, 40.0)
-    series = _polynomial(tables.ERFCX, (x - 3.75) / (x + 3.75))
+    series = polynomial(tables.ERFCX, (x - 3.75) / (x + 3.75))
     return gaussian(x) * (series / (1.0 + 2.0 * x))
 
 
 def _erf_small(x: Array) -> Array:
     """erf for |x| <= 1."""
-    return x + x * _polynomial(tables.ERF_SMALL, x * x)
+    return x + x * polynomial(tables.ERF_SMALL, x * x)
 
 
-@_in_double
+@in_double
 def erf(x: Array) -> Array:
     """The error function 2/sqrt(pi) * integral of exp(-t**2) from 0 to x.
 
@@ -114,7 +116,7 @@ def erf(x: Array) -> Array:
     return np.copysign(np.where(a <= 1.0, small, 1.0 - _erfc_positive(a)), x)
 
 
-@_in_double
+@in_double
 def erfc(x: Array) -> Array:
     """1 - erf(x), accurate where erf(x) is nearly 1.
 
@@ -134,16 +136,16 @@ def _erfinv_parts(
     a = np.abs(x)
     q = 1.0 - a  # exact where it is used, for a >= 0.5
     r = np.sqrt(-np.log(q))
-    centre = _polynomial(small, np.minimum(a, 0.5) ** 2 - 0.125)
+    centre = polynomial(small, np.minimum(a, 0.5) ** 2 - 0.125)
     outer = np.where(
         r < 2.5,
-        _polynomial(tail, np.clip(r, 0.8, 2.5) - 1.5),
-        _polynomial(far, np.clip(r, 2.5, 6.2) - 4.0),
+        polynomial(tail, np.clip(r, 0.8, 2.5) - 1.5),
+        polynomial(far, np.clip(r, 2.5, 6.2) - 4.0),
     )
     return a, np.where(a <= 0.5, centre, outer), q, r
 
 
-@_in_double
+@in_double
 def erfinv(x: Array) -> Array:
     """The inverse of erf: infinite at -1 and 1, NaN outside.
 
@@ -155,7 +157,7 @@ def erfinv(x: Array) -> Array:
     return np.copysign(np.where(a == 1.0, np.inf, np.where(a > 1.0, np.nan, y)), x)
 
 
-@_in_double
+@in_double
 def erfinv_slope(x: Array) -> Array:
     """The derivative of erfinv, sqrt(pi)/2 * exp(erfinv(x)**2), from a fit of its own.
 
@@ -203,168 +205,6 @@ def log_sigmoid(x: Array) -> Array:
     return -softplus(-x)
 
 
-@_in_double
-def sech2(x: Array) -> Array:
-    """1 / cosh(x)**2, the derivative of tanh.
-
-    >>> print(f"{sech2(np.float64(20.0)):.12g}")
-    1.69934170212e-17
-    """
-    a = np.abs(x)
-    e = np.exp(-2.0 * a)
-    tail = 2.0 * np.exp(-a)
-    return np.where(a < 300.0, 4.0 * e / (1.0 + e * (2.0 + e)), tail * tail)
-
-
-def _difference(x: Array, y: Array) -> tuple[Array, Array]:
-    """x - y rounded, and the rounding error (0 where it is not finite)."""
-    d = x - y
-    z = d - x
-    error = (x - (d - z)) - (y + z)
-    return np.where(x == y, 0.0, d), np.where(np.isfinite(error), error, 0.0)
-
-
-@_in_double
-def sigmoid_difference(x: Array, y: Array) -> Array:
-    """exp(x) / (exp(x) + exp(y)): sigmoid(x - y) without the rounding of the difference.
-
-    Equal infinities give 0.5.
-
-    >>> float(sigmoid_difference(np.float64(2.0), np.float64(2.0)))
-    0.5
-    """
-    d, error = _difference(x, y)
-    s = sigmoid(d)
-    return s + s * (error * sigmoid(-d))
-
-
-@_in_double
-def sigmoid_difference_slope(x: Array, y: Array) -> Array:
-    """exp(x + y) / (exp(x) + exp(y))**2, the slope of sigmoid at x - y.
-
-    >>> float(sigmoid_difference_slope(np.float64(2.0), np.float64(2.0)))
-    0.25
-    """
-    d, error = _difference(x, y)
-    e = np.exp(-np.abs(d))
-    e -= e * (error * np.sign(d))
-    return e / (1.0 + e * (2.0 + e))
-
-
-# --- plane geometry without overflow -------------------------------------------------------------
-
-
-def _scaled(x: Array, y: Array) -> tuple[Array, Array, Array]:
-    """x and y over a common power of two, so that the larger is near 1; and its exponent."""
-    larger = np.maximum(np.abs(x), np.abs(y))
-    infinite = np.isinf(larger)
-    x = np.where(infinite, np.copysign(np.isinf(x), x) + 0.0 * np.where(np.isnan(x), x, 0), x)
-    y = np.where(infinite, np.copysign(np.isinf(y), y) + 0.0 * np.where(np.isnan(y), y, 0), y)
-    exponent = np.where(infinite, 0, np.frexp(larger)[1])
-    return np.ldexp(x, -exponent), np.ldexp(y, -exponent), exponent
-
-
-@_in_double
-def over_hypot(x: Array, y: Array) -> Array:
-    """x / hypot(x, y), the derivative of hypot with respect to x; 0 at the origin.
-
-    >>> round(float(over_hypot(np.float64(3e-320), np.float64(4e-320))), 3)
-    0.6
-    """
-    a, b, _ = _scaled(x, y)
-    return np.where((x == 0) & (y == 0), 0.0, a / np.hypot(a, b))
-
-
-@_in_double
-def over_square_hypot(x: Array, y: Array) -> Array:
-    """x / (x**2 + y**2), the derivative of atan2(x, y) up to sign; 0 at the origin.
-
-    >>> float(over_square_hypot(np.float64(3e200), np.float64(4e200)))
-    1.2e-201
-    """
-    a, b, exponent = _scaled(x, y)
-    value = np.ldexp(a / (a * a + b * b), -exponent)
-    infinite = (np.isinf(x) | np.isinf(y)) & ~(np.isnan(x) | np.isnan(y))
-    value = np.where(infinite, np.copysign(0.0, x), value)
-    return np.where((x == 0) & (y == 0), 0.0, value)
-
-
-def one_minus_square(x: Array) -> Array:
-    """(1 - x) * (1 + x): 1 - x**2 with all its digits near -1 and 1.
-
-    >>> float(one_minus_square(np.float64(0.5)))
-    0.75
-    """
-    one = np.ones((), x.dtype)
-    return (one - x) * (one + x)
-
-
-# --- powers and roots ----------------------------------------------------------------------------
-
-
-@_in_double
-def cbrt(x: Array) -> Array:
-    """The real cube root.
-
-    >>> float(cbrt(np.float64(-27.0)))
-    -3.0
-    """
-    y = np.cbrt(x)
-    z = y - (y - x / (y * y)) / 3.0  # one Newton step: np.cbrt is off by up to 3 ulp
-    return np.where(np.isfinite(z), z, y)
-
-
-@cache
-def _pow_terms(n: int, m: int) -> list[list[int]]:
-    """Polynomials c_j(y), lowest power first, with
-
-    d^n/dx^n d^m/dy^m x**y = x**(y - n) * sum over j of c_j(y) * log(x)**j.
-    """
-    falling = [1]  # y (y - 1) ... (y - n + 1)
-    for k in range(n):
-        falling = [a - k * b for a, b in zip([0, *falling], [*falling, 0], strict=True)]
-    terms: list[list[int]] = [[] for _ in range(m + 1)]
-    for k in range(m + 1):
-        terms[m - k] = [comb(m, k) * c for c in falling]
-        falling = [i * c for i, c in enumerate(falling)][1:]
-    return terms
-
-
-@_in_double
-def pow_derivative(x: Array, y: Array, *, n: int, m: int) -> Array:
-    """The derivative of x**y, n times with respect to x and m times with respect to y.
-
-    Where the factor y (y - 1) ... (y - n + 1) is 0, so is the result (m = 0), whatever x is. At
-    x = 0 derivatives with respect to y are 0 if y > n or y = n = 0. They are NaN for x < 0.
-
-    >>> float(pow_derivative(np.float64(3.0), np.float64(2.0), n=1, m=0))
-    6.0
-    """
-    log = np.log(np.abs(x)) if m == 0 else np.log(x)
-    factor = np.zeros_like(x)
-    for c in reversed(_pow_terms(n, m)):
-        factor = factor * log if m else factor
-        factor = factor + (_polynomial(tuple(map(float, c)), y) if c else 0.0)
-    d, error = _difference(y, np.full_like(y, n))
-    power = np.power(x, d)
-    correction = np.where(error == 0.0, 0.0, error * log)  # x**error, less 1
-    value = factor * power
-    value = value + value * correction
-    # Where the power alone leaves the range of a double, take it in two halves.
-    size = np.abs(power)
-    far = ((size <= 1e-290) | (size == np.inf)) & np.isfinite(x) & (x != 0)
-    if far.any():
-        half = np.power(np.abs(x), 0.5 * d)
-        odd = (x < 0) & (np.fmod(np.abs(d), 2.0) == 1.0)
-        wide = (np.where(odd, -factor, factor) * (1.0 + correction)) * half * half
-        value = np.where(far, wide, value)
-    if m == 0:
-        return np.where((factor == 0.0) & ~np.isnan(y), 0.0, value)
-    zero = (x == 0) & ((y > n) | ((y == 0) & (n == 0)))
-    zero |= np.isposinf(x) & (y < n)
-    return np.where(zero, 0.0, value)
-
-
 # --- the gamma function --------------------------------------------------------------------------
 
 _LGAMMA_CONSTANT = 0.4189385332046727  # log(2 pi)/2 - 1/2
@@ -380,7 +220,7 @@ def _lgamma_positive(x: Array) -> Array:
     # Below 1.5: about the zero at 1; to the left of 0.5 by lgamma(x) = lgamma(1 + x) - log(x).
     left = x < 0.5
     t = np.where(left, x, np.minimum(x, 1.5) - 1.0)
-    low = t * _polynomial(tables.LGAMMA_ONE, t) - np.where(left, np.log(x), 0.0)
+    low = t * polynomial(tables.LGAMMA_ONE, t) - np.where(left, np.log(x), 0.0)
     # From 1.5 to 8: about the zero at 2, after dividing out (x - 1) (x - 2) ... down to [1.5, 3).
     z = np.clip(x, 1.5, 8.0)
     product = np.ones_like(z)
@@ -388,17 +228,17 @@ def _lgamma_positive(x: Array) -> Array:
         above = z >= 3.0
         z = np.where(above, z - 1.0, z)
         product *= np.where(above, z, 1.0)
-    middle = (z - 2.0) * _polynomial(tables.LGAMMA_TWO, z - 2.25) + np.log(product)
+    middle = (z - 2.0) * polynomial(tables.LGAMMA_TWO, z - 2.25) + np.log(product)
     # Stirling's series beyond.
     w = np.maximum(x, 8.0)
     high = (w - 0.5) * (np.log(w) - 1.0) + (
-        _LGAMMA_CONSTANT + _polynomial(tables.LGAMMA_LARGE, (1.0 / w) ** 2) / w
+        _LGAMMA_CONSTANT + polynomial(tables.LGAMMA_LARGE, (1.0 / w) ** 2) / w
     )
     high = np.where(np.isposinf(x), np.inf, high)
     return np.where(x < 1.5, low, np.where(x < 8.0, middle, high))
 
 
-@_in_double
+@in_double
 def lgamma(x: Array) -> Array:
     """log(|gamma(x)|): infinite at 0, the negative integers and both infinities.
 
@@ -409,7 +249,7 @@ def lgamma(x: Array) -> Array:
     a = np.abs(x)
     # -0.5 < x < 0 as for x < 0.5; further left by the reflection formula.
     t = np.clip(x, -0.5, 0.0)
-    near = t * _polynomial(tables.LGAMMA_ONE, t) - np.log(a)
+    near = t * polynomial(tables.LGAMMA_ONE, t) - np.log(a)
     sine = np.abs(np.sin(pi * _reduced(x)))
     far = (np.log(pi / a) - np.log(sine)) - _lgamma_positive(np.where(a > 0.4, a, 1.0))
     far = np.where((sine == 0.0) | np.isinf(x), np.inf, far)
@@ -426,7 +266,7 @@ def _cotangent(x: Array) -> Array:
     return np.copysign(1.0, r) * value
 
 
-@_in_double
+@in_double
 def digamma(x: Array) -> Array:
     """The derivative of lgamma. -inf at 0, inf at -0, NaN at the negative integers.
 
@@ -438,11 +278,11 @@ def digamma(x: Array) -> Array:
     left = w < 1.0
     t = np.clip(np.where(left, w, w - 1.0), 0.0, 1.0)
     root, root_low = tables.DIGAMMA_ROOT
-    low = ((t - root) - root_low) * _polynomial(tables.DIGAMMA_UNIT, t - 0.5)
+    low = ((t - root) - root_low) * polynomial(tables.DIGAMMA_UNIT, t - 0.5)
     low = np.where(left, low - 1.0 / w, low)
     h = np.maximum(w, 2.0) - 0.5
     u = (1.0 / h) ** 2
-    high = np.log(h) + u * _polynomial(tables.DIGAMMA_LARGE, u - 0.22225)
+    high = np.log(h) + u * polynomial(tables.DIGAMMA_LARGE, u - 0.22225)
     value = np.where(w > 2.0, high, low)
     value = np.where(x < 0, value - np.where(near, 1.0 / x, pi * _cotangent(x)), value)
     value = np.where((x < 0) & (_reduced(x) == 0.0), np.nan, value)
@@ -485,7 +325,7 @@ def _cotangent_derivative(n: int) -> tuple[float, ...]:
     return tuple(p)
 
 
-@_in_double
+@in_double
 def polygamma(x: Array, *, n: int) -> Array:
     """The n-th derivative of digamma, n >= 0.
 
@@ -502,7 +342,7 @@ def polygamma(x: Array, *, n: int) -> Array:
     argument = np.where(x < 0, np.where(near, 1.0 + x, 1.0 - x), x)
     value = sign * _polygamma_positive(n, argument)
     stepped = value + sign * factorial(n) * np.power(x, float(-n - 1))
-    cotangents = _polynomial(_cotangent_derivative(n), _cotangent(x))
+    cotangents = polynomial(_cotangent_derivative(n), _cotangent(x))
     reflected = -sign * value - pi ** (n + 1) * cotangents
     pole = (x < 0) & (_reduced(x) == 0.0)
     reflected = np.where(pole, np.inf if n % 2 else np.nan, reflected)
@@ -520,7 +360,7 @@ def _gauss_legendre() -> tuple[Array, Array]:
     return (nodes + 1.0) / 2.0, weights / 2.0
 
 
-@_in_double
+@in_double
 def sinc_derivative(x: Array, *, n: int) -> Array:
     """The n-th derivative of sin(pi x)/(pi x); n = 0 is sinc itself. 0 at infinity.
 
@@ -548,6 +388,10 @@ def sinc_derivative(x: Array, *, n: int) -> Array:
             total += weight * t**n * wave
         total *= pi**n * (1.0, -1.0, -1.0, 1.0)[n % 4]
         value = np.where(near, total, value)
+        # Within 1e-9 of 0 the first term of Taylor's series is all there is.
+        m = n + n % 2
+        start = pi**m * (-1.0) ** (m // 2) / (m + 1)
+        value = np.where(np.abs(x) < 1e-9, start * x if n % 2 else start, value)
     return np.where(np.isinf(x), 0.0, value)
 
 

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from . import special
+from . import slopes, special
 from .arithmetic import PAIRS, POSITIVE, REAL, Array, binary, sample, square, unary
 from .op import Op
 from .samples import Sample
@@ -24,8 +24,8 @@ __all__ = [
     "asinh",
     "atan",
     "atan2",
+    "atan2_derivative",
     "atanh",
-    "cbrt",
     "cos",
     "cosh",
     "digamma",
@@ -38,6 +38,7 @@ __all__ = [
     "expm1",
     "gaussian",
     "hypot",
+    "hypot_derivative",
     "lgamma",
     "log1p",
     "log2",
@@ -45,8 +46,6 @@ __all__ = [
     "log",
     "logaddexp",
     "one_minus_square",
-    "over_hypot",
-    "over_square_hypot",
     "polygamma",
     "rsqrt",
     "sech2",
@@ -69,6 +68,7 @@ _REAL = (sample(REAL),)
 _POSITIVE = (sample(POSITIVE),)
 _UNIT = (sample((-0.95, -0.6, -0.1, 0.2, 0.5, 0.9)),)
 _ABOVE_ONE = (sample((1.1, 1.5, 2.0, 3.5, 10.0, 60.0)),)
+_SLOPES = tuple(Sample(s.args, {"i": 1, "j": 0}) for s in PAIRS)
 
 
 def _order(samples: tuple[Sample, ...], n: int) -> tuple[Sample, ...]:
@@ -89,12 +89,8 @@ def _rsqrt(x: Array) -> Array:
 
 rsqrt: Op = unary(
     "rsqrt", _rsqrt,
-    lambda y, x: -0.5 * (y / x), kinds="floating", delicate=True, samples=_POSITIVE,
+    lambda y, x: -(y / (2.0 * x)), kinds="floating", delicate=True, samples=_POSITIVE,
     formula="1 / sqrt(x)", doc="One over the square root; inf at 0 and at -0.0.",
-)  # fmt: skip
-cbrt: Op = unary(
-    "cbrt", special.cbrt, lambda y, x: (1 / 3) / (y * y), kinds="floating", flops=TRANSCENDENTAL,
-    samples=_REAL, doc="The real cube root.", kink="The derivative at 0 is inf.",
 )  # fmt: skip
 
 
@@ -138,7 +134,7 @@ logaddexp: Op = binary(
     kink="Where both are the same infinity each gets half of the derivative.",
 )  # fmt: skip
 sigmoid_difference: Op = binary(
-    "sigmoid_difference", special.sigmoid_difference,
+    "sigmoid_difference", slopes.sigmoid_difference,
     lambda y, a, b: sigmoid_difference_slope(a, b),
     lambda y, a, b: -sigmoid_difference_slope(a, b),
     kinds="floating", flops=TRANSCENDENTAL, tags=("internal",), samples=PAIRS,
@@ -146,7 +142,7 @@ sigmoid_difference: Op = binary(
     doc="sigmoid(x1 - x2) without the rounding error of the difference.",
 )  # fmt: skip
 sigmoid_difference_slope: Op = binary(
-    "sigmoid_difference_slope", special.sigmoid_difference_slope,
+    "sigmoid_difference_slope", slopes.sigmoid_difference_slope,
     lambda y, a, b: -(y * tanh(0.5 * (a - b))),
     lambda y, a, b: y * tanh(0.5 * (a - b)),
     kinds="floating", commutative=True, flops=TRANSCENDENTAL, tags=("internal",), samples=PAIRS,
@@ -170,7 +166,7 @@ tan: Op = unary(
     flops=TRANSCENDENTAL, samples=_REAL, doc="The tangent of an angle in radians.",
 )  # fmt: skip
 one_minus_square: Op = unary(
-    "one_minus_square", special.one_minus_square, lambda y, x: -2.0 * x, kinds="floating",
+    "one_minus_square", slopes.one_minus_square, lambda y, x: -2.0 * x, kinds="floating",
     flops=3, tags=("internal",), samples=_UNIT, formula="(1 - x) * (1 + x)",
     doc="1 - x**2 with all its digits near -1 and 1, and a derivative with all of them near 0.",
 )  # fmt: skip
@@ -185,39 +181,41 @@ acos: Op = unary(
     kink="The derivative at -1 and 1 is -inf.",
 )  # fmt: skip
 atan: Op = unary(
-    "atan", np.arctan, lambda y, x: over_square_hypot(1.0, x), kinds="floating",
+    "atan", np.arctan, lambda y, x: atan2_derivative(x, 1.0, i=1, j=0), kinds="floating",
     flops=TRANSCENDENTAL, samples=_REAL, doc="The angle in [-pi/2, pi/2] whose tangent is x.",
 )  # fmt: skip
 atan2: Op = binary(
     "atan2", np.arctan2,
-    lambda y, a, b: over_square_hypot(b, a), lambda y, a, b: -over_square_hypot(a, b),
+    lambda y, a, b: atan2_derivative(a, b, i=1, j=0),
+    lambda y, a, b: atan2_derivative(a, b, i=0, j=1),
     kinds="floating", flops=TRANSCENDENTAL, samples=PAIRS, formula="the angle of x2 + i x1",
     doc="The angle in [-pi, pi] of the point with abscissa x2 and ordinate x1.",
     kink="The derivatives at the origin are 0.",
 )  # fmt: skip
 hypot: Op = binary(
-    "hypot", np.hypot, lambda y, a, b: over_hypot(a, b), lambda y, a, b: over_hypot(b, a),
+    "hypot", np.hypot, lambda y, a, b: hypot_derivative(a, b, i=1, j=0),
+    lambda y, a, b: hypot_derivative(a, b, i=0, j=1),
     kinds="floating", commutative=True, flops=8, samples=PAIRS, formula="sqrt(x1**2 + x2**2)",
     doc="The length of the vector (x1, x2), without overflow.",
     kink="The derivatives at the origin are 0.",
 )  # fmt: skip
-over_hypot: Op = binary(
-    "over_hypot", special.over_hypot,
-    lambda y, a, b: over_hypot(b, a) * over_square_hypot(b, a),
-    lambda y, a, b: -(y * over_square_hypot(b, a)),
-    kinds="floating", flops=12, tags=("internal",), samples=PAIRS,
-    formula="x1 / sqrt(x1**2 + x2**2)",
-    doc="The derivative of hypot: right where hypot itself over- or underflows.",
-    kink="0 at the origin, with derivatives 0.",
+hypot_derivative: Op = binary(
+    "hypot_derivative", slopes.hypot_derivative,
+    lambda y, a, b: hypot_derivative(a, b, i=y.params["i"] + 1, j=y.params["j"]),
+    lambda y, a, b: hypot_derivative(a, b, i=y.params["i"], j=y.params["j"] + 1),
+    kinds="floating", flops=TRANSCENDENTAL, tags=("internal",), samples=_SLOPES,
+    formula="d^i/dx1^i d^j/dx2^j hypot(x1, x2)",
+    doc="A derivative of hypot: right where the squares over- or underflow.",
+    kink="0 at the origin.",
 )  # fmt: skip
-over_square_hypot: Op = binary(
-    "over_square_hypot", special.over_square_hypot,
-    lambda y, a, b: (over_square_hypot(b, a) - y) * (over_square_hypot(b, a) + y),
-    lambda y, a, b: -2.0 * (y * over_square_hypot(b, a)),
-    kinds="floating", flops=12, tags=("internal",), samples=PAIRS,
-    formula="x1 / (x1**2 + x2**2)",
-    doc="The derivative of atan2 and atan: right where the squares over- or underflow.",
-    kink="0 at the origin, with derivatives 0.",
+atan2_derivative: Op = binary(
+    "atan2_derivative", slopes.atan2_derivative,
+    lambda y, a, b: atan2_derivative(a, b, i=y.params["i"] + 1, j=y.params["j"]),
+    lambda y, a, b: atan2_derivative(a, b, i=y.params["i"], j=y.params["j"] + 1),
+    kinds="floating", flops=TRANSCENDENTAL, tags=("internal",), samples=_SLOPES,
+    formula="d^i/dx1^i d^j/dx2^j atan2(x1, x2)",
+    doc="A derivative of atan2: right where the squares over- or underflow.",
+    kink="0 at the origin.",
 )  # fmt: skip
 
 
@@ -236,7 +234,7 @@ tanh: Op = unary(
     samples=_REAL, doc="The hyperbolic tangent.",
 )  # fmt: skip
 sech2: Op = unary(
-    "sech2", special.sech2, lambda y, x: -2.0 * (y * tanh(x)), kinds="floating",
+    "sech2", slopes.sech2, lambda y, x: -2.0 * (y * tanh(x)), kinds="floating",
     flops=TRANSCENDENTAL, tags=("internal",), samples=_REAL, formula="1 / cosh(x)**2",
     doc="The derivative of tanh, with all its digits in the tails, where 1 - tanh(x)**2 has none.",
 )  # fmt: skip
