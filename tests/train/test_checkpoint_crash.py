@@ -7,13 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cartograd.train import durable
 from cartograd.train.checkpoint import list_checkpoints, load_latest, save_checkpoint
+from tests.train.child import ENVIRONMENT, ROOT
 from tests.train.faults import Crash, FailingOs, RememberingOs
 
 
@@ -126,14 +126,13 @@ while True:
 
 def test_kill_9_at_random_moments(tmp_path):
     clock = random.Random(7)
-    root = Path(__file__).parents[2]
     last = 0
     for _ in range(6):
         child = subprocess.Popen(
             [sys.executable, "-c", CHILD, str(tmp_path)],
             stdout=subprocess.PIPE,
-            cwd=root,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(root / "src"), *sys.path])},
+            cwd=ROOT,
+            env=ENVIRONMENT,
         )
         assert child.stdout is not None
         first = child.stdout.readline()

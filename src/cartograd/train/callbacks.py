@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, ClassVar, Literal, Protocol, cast
 
 from ..errors import FileFormatError, UsageError
 from ..record import Event
@@ -66,6 +66,9 @@ class Callback:
     >>> count.updates
     1
     """
+
+    is_log: ClassVar[bool] = False
+    """Whether it keeps the curves, and so hears of a test after the run too."""
 
     def attach(self, run: Run) -> None:
         """Know the run that this belongs to: before anything else, once a run."""

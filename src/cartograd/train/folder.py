@@ -107,9 +107,9 @@ class RunFolder:
             path.name.startswith(".") and path.name.endswith(temporary_suffix)
         )
 
-    def write_config(self, config: Mapping[str, Any]) -> None:
-        """Write config.json, which never changes afterwards; one that is there is kept."""
-        if not self.config.exists():
+    def write_config(self, config: Mapping[str, Any], *, replace: bool = True) -> None:
+        """Write config.json; without `replace`, one that is there is kept."""
+        if replace or not self.config.exists():
             write_durably(self.config, _json(config))
 
     def read_config(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, ClassVar, cast
 
 from ..errors import FileFormatError
 from ..record import Event
@@ -39,7 +39,8 @@ def numbers_of(event: Event) -> dict[str, float | int]:
 class _LineLogger(Callback):
     """A file of lines that only grows, and can be cut back to a number of lines."""
 
-    kinds: frozenset[str]
+    is_log = True
+    kinds: ClassVar[frozenset[str]]
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)

@@ -224,7 +224,7 @@ def read_payload(path: Path, manifest: Manifest) -> dict[str, Array]:
         arrays[name] = np.frombuffer(cast("bytearray", entry["data"]), dtype).reshape(shape)
     if expected:
         raise DamagedCheckpointError(path, f"tensor {next(iter(expected))!r}", "it is not there")
-    return arrays
+    return {tensor.name: arrays[tensor.name] for tensor in manifest.tensors}
 
 
 def _damaged_section(view: memoryview, manifest: Manifest) -> str:

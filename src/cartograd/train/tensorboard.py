@@ -28,6 +28,8 @@ class TensorBoard(Callback):
     'tensorboard'
     """
 
+    is_log = True
+
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
         self.folder: Path | None = None if folder is None else Path(folder)
         self._writer: Any = None
@@ -50,6 +52,7 @@ class TensorBoard(Callback):
                 "TensorBoard needs the package tensorboardX: pip install 'cartograd[tensorboard]'"
             ) from error
         self._writer = SummaryWriter(str(self.folder), purge_step=self._from_step)
+        self._from_step = None
 
     def event(self, event: Event) -> None:
         """Write the event's numbers."""

@@ -1,0 +1,63 @@
+"""Every source of random numbers that a run may draw from, as one state."""
+
+from __future__ import annotations
+
+import random as python_random
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+
+from .. import random
+from ..nn import Module
+
+__all__ = ["get_random_state", "seed_everything", "set_random_state"]
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Cartograd's, Python's and NumPy's global generators.
+
+    >>> seed_everything(0)
+    """
+    random.manual_seed(seed)
+    python_random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - data sets and users may draw from it
+
+
+def get_random_state(model: Module | None = None) -> dict[str, Any]:
+    """Return the state of the global generators, and of those that parts of `model` hold.
+
+    >>> seed_everything(3)
+    >>> state = get_random_state()
+    >>> a = np.random.rand()
+    >>> set_random_state(state)
+    >>> a == np.random.rand()
+    True
+    """
+    version, words, gauss = python_random.getstate()
+    return {
+        "cartograd": random.default_generator.get_state(),
+        "python": (version, np.array(words, np.uint32), gauss),
+        "numpy": np.random.get_state(legacy=False),  # noqa: NPY002
+        "model": {path: found.get_state() for path, found in _generators(model).items()},
+    }
+
+
+def set_random_state(state: Mapping[str, Any], model: Module | None = None) -> None:
+    """Put every generator where `get_random_state` found it."""
+    random.default_generator.set_state(state["cartograd"])
+    version, words, gauss = state["python"]
+    python_random.setstate((version, tuple(int(word) for word in words), gauss))
+    np.random.set_state(cast("Any", state["numpy"]))  # noqa: NPY002
+    for path, found in _generators(model).items():
+        if path in state["model"]:
+            found.set_state(state["model"][path])
+
+
+def _generators(model: Module | None) -> dict[str, random.Generator]:
+    found: dict[str, random.Generator] = {}
+    for path, module in model.named_modules() if model is not None else ():
+        for name, value in vars(module).items():
+            if isinstance(value, random.Generator):
+                found[f"{path}.{name}" if path else name] = value
+    return found
