@@ -18,6 +18,7 @@ LAYERS = (
     "dtype",
     "record",
     "tree",
+    "blas",
     "graph",
     "ops",
     "evaluate",
@@ -44,7 +45,7 @@ LAYERS = (
     "cli",
 )
 FACES = ("__init__", "__main__")  # the package's own front: sees every part
-SEERS = {"cli"}  # the only part that may import the inspector
+TOP = "cli"  # the last part: it may read the front, and it alone may import the inspector
 
 HEAVY = {
     "rich",
@@ -121,13 +122,13 @@ def test_a_part_imports_only_from_parts_before_it(path: Path) -> None:
     wrong: list[str] = []
     for node in ast.walk(parse(path)):
         for other in own_parts(node, path):
-            if other == part:
+            if other == part or (part == TOP and other in FACES):
                 continue
             place = LAYERS.index(other) if other in LAYERS else len(LAYERS)
             if place >= LAYERS.index(part):
                 wrong.append(f"line {node.lineno}: {part} imports {other}")  # type: ignore[attr-defined]
-            if other == "inspector" and part not in SEERS:
-                wrong.append(f"line {node.lineno}: only {SEERS} may import the inspector")  # type: ignore[attr-defined]
+            if other == "inspector" and part != TOP:
+                wrong.append(f"line {node.lineno}: only {TOP} may import the inspector")  # type: ignore[attr-defined]
     assert not wrong, "\n".join(wrong)
 
 
@@ -187,9 +188,10 @@ def test_importing_cartograd_loads_nothing_heavy() -> None:
 
 
 def test_importing_cartograd_is_quick() -> None:
-    code = "import time; t = time.perf_counter(); import cartograd; print(time.perf_counter() - t)"
+    # Processor time, and the best of several: what else runs on the machine must not decide.
+    code = "import time; t = time.process_time(); import cartograd; print(time.process_time() - t)"
     seconds: list[float] = []
-    while len(seconds) < 20:  # the best of several: other work on the machine only adds
+    while len(seconds) < 10:
         seconds.append(float(fresh(code)))
         if min(seconds) <= IMPORT_SECONDS:
             return

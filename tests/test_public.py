@@ -149,11 +149,15 @@ def matches(stated: str, printed: str) -> bool:
 def test_the_python_blocks_of_a_page_run_and_print_what_it_says(page: Path) -> None:
     scope: dict[str, Any] = {"__name__": "__main__"}
     for line, source, output in blocks(page):
-        # The page's own line numbers, so that a failure, and a node's origin, point into it.
-        code = compile("\n" * line + source, page.name, "exec", dont_inherit=True)
+        # A reader runs a block from a file of its own: the places that it prints are in that file.
+        code = compile(source, "example.py", "exec", dont_inherit=True)
         printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            exec(code, scope)
+        try:
+            with contextlib.redirect_stdout(printed):
+                exec(code, scope)
+        except Exception as error:
+            error.add_note(f"in the block at {page.name}:{line}")
+            raise
         if output is not None:
             assert matches(output, printed.getvalue()), (
                 f"{page.name}:{line}: the page says\n{output}\nbut it printed\n{printed.getvalue()}"
