@@ -19,6 +19,7 @@ from .elementwise import where
 from .linalg import inv
 from .matrices import (
     diagonal_matrix,
+    epsilon,
     lapack,
     stack_of_matrices,
     stacked,
@@ -104,14 +105,20 @@ def cofactors(x: Node) -> Node:
     factors = svd(stop_gradient(x), full=False)
     u, s, vh = (output(factors, k) for k in range(3))
     sign = output(slogdet(u), 0) * output(slogdet(vh), 0)
-    x = matmul(matmul(u, x, transpose_x=True), vh, transpose_y=True)  # diagonal, but for rounding
+    # In this basis x is diagonal: say so exactly, and take from the product its derivative alone.
+    turned = matmul(matmul(u, x, transpose_x=True), vh, transpose_y=True)
+    x = diagonal_matrix(s) + (turned - stop_gradient(turned))
     k = n - _LAST
     a, b = _block(x, (0, k), (0, k)), _block(x, (0, k), (k, n))
     c, d = _block(x, (k, n), (0, k)), _block(x, (k, n), (k, n))
     lead = s.shape[:-1]
     first = slice_op(s, starts=(0,) * s.ndim, stops=(*lead, k), steps=(1,) * s.ndim)
     # With more than three vanishing, every derivative up to the third is 0: keep a regular.
-    gone = first.eq(0)
+    limit = broadcast(
+        slice_op(s, starts=(0,) * s.ndim, stops=(*lead, 1), steps=(1,) * s.ndim),
+        shape=first.shape,
+    )
+    gone = first <= limit * epsilon(x.dtype) ** 1.5
     a = a + diagonal_matrix(where(gone, full(gone.shape, x.dtype, 1.0), 0))
     scale = where(any_op(gone, axes=(gone.ndim - 1,)), 0, det(a, regular=True))
     inverse = inv(a)
@@ -157,23 +164,36 @@ def _singular(rng: np.random.Generator, n: int, rank: int) -> Array:
     return rng.standard_normal((n, rank)) @ rng.standard_normal((rank, n))
 
 
+def _det_samples(rng: np.random.Generator) -> list[Sample]:
+    return [
+        *(
+            Sample((rng.standard_normal(shape),), {"regular": regular})
+            for shape, regular in [
+                ((3, 3), False),
+                ((2, 2), False),
+                ((1, 1), False),
+                ((0, 0), False),
+                ((2, 4, 4), False),
+                ((5, 5), False),
+                ((3, 3), True),
+            ]
+        ),
+        *(Sample((_singular(rng, n, r),), {"regular": False}) for n, r in [(3, 2), (5, 4), (5, 3)]),
+    ]
+
+
+def _det_run(x: Array, regular: bool) -> Any:
+    return np.linalg.det(x)
+
+
 det = make_op(
     "det", "linalg",
-    lapack("det", "it failed", lambda x, regular: np.linalg.det(x)), _det_rule,
+    lapack("det", "it failed", _det_run), _det_rule,
     doc="The determinants of square matrices. `regular` promises that none is singular, which "
     "makes derivatives cheaper.",
     formula="dy = <cofactors(x), dx>",
     vjp=_det_vjp, jvp=_det_jvp, batch=stacked("det"), kinds="floating", delicate=True,
-    samples=lambda rng: [
-        *(
-            Sample((rng.standard_normal(shape),), {"regular": regular})
-            for shape, regular in [
-                ((3, 3), False), ((2, 2), False), ((1, 1), False), ((0, 0), False),
-                ((2, 4, 4), False), ((5, 5), False), ((3, 3), True),
-            ]
-        ),
-        *(Sample((_singular(rng, n, r),), {"regular": False}) for n, r in [(3, 2), (5, 4), (5, 3)]),
-    ],
+    samples=_det_samples,
 )  # fmt: skip
 
 
@@ -199,15 +219,21 @@ def _slogdet_jvp(tangents: Parts, node: Node) -> list[Node | None]:
     return [None, _inner(matrix_transpose(inv(node.inputs[0])), t)]
 
 
+def _slogdet_samples(rng: np.random.Generator) -> list[Sample]:
+    return [Sample((rng.standard_normal(shape),)) for shape in ((3, 3), (2, 2, 2), (1, 1), (0, 0))]
+
+
+def _slogdet_run(x: Array) -> Any:
+    return tuple(np.linalg.slogdet(x))
+
+
 slogdet = make_op(
     "slogdet", "linalg",
-    lapack("slogdet", "it failed", lambda x: tuple(np.linalg.slogdet(x))), _slogdet_rule,
+    lapack("slogdet", "it failed", _slogdet_run), _slogdet_rule,
     doc="The sign and the logarithm of the absolute value of the determinants. The logarithm has "
     "no derivative at a singular matrix, where asking for it raises LinAlgError.",
     formula="y = sign(det x), log |det x|; dy = 0, trace(x^-1 dx)",
     vjp=_slogdet_vjp, jvp=_slogdet_jvp, batch=stacked("slogdet"), kinds="floating",
     delicate=True,
-    samples=lambda rng: [
-        Sample((rng.standard_normal(shape),)) for shape in ((3, 3), (2, 2, 2), (1, 1), (0, 0))
-    ],
+    samples=_slogdet_samples,
 )  # fmt: skip

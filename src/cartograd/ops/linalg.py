@@ -148,6 +148,22 @@ def _triangular_jvp(tangents: Parts, node: Node) -> Node | None:
     return triangular_solve(a, side, lower=lower, transpose=transpose)
 
 
+def _triangular_solve_samples(rng: np.random.Generator) -> list[Sample]:
+    return [
+        Sample(
+            (_well_conditioned(rng, (*lead, n, n)), rng.standard_normal((*lead, n, k))),
+            {"lower": lower, "transpose": transpose},
+        )
+        for lead, n, k, lower, transpose in [
+            ((), 3, 2, True, False),
+            ((), 3, 1, False, False),
+            ((2,), 2, 3, True, True),
+            ((), 4, 2, False, True),
+            ((), 0, 2, True, False),
+        ]
+    ]
+
+
 triangular_solve = make_op(
     "triangular_solve", "linalg", lapack("triangular_solve", "it failed", _substitute),
     _system_rule("triangular_solve"),
@@ -156,16 +172,7 @@ triangular_solve = make_op(
     formula="x = a^-1 b",
     vjp=_triangular_vjp, jvp=_triangular_jvp, batch=_folded("triangular_solve"),
     kinds="floating", delicate=True,
-    samples=lambda rng: [
-        Sample(
-            (_well_conditioned(rng, (*lead, n, n)), rng.standard_normal((*lead, n, k))),
-            {"lower": lower, "transpose": transpose},
-        )
-        for lead, n, k, lower, transpose in [
-            ((), 3, 2, True, False), ((), 3, 1, False, False), ((2,), 2, 3, True, True),
-            ((), 4, 2, False, True), ((), 0, 2, True, False),
-        ]
-    ],
+    samples=_triangular_solve_samples,
 )  # fmt: skip
 
 
@@ -194,6 +201,12 @@ def _positive_definite(rng: np.random.Generator, shape: Shape) -> Array:
     return x @ x.swapaxes(-1, -2) + np.eye(shape[-1])
 
 
+def _cholesky_samples(rng: np.random.Generator) -> list[Sample]:
+    return [
+        Sample((_positive_definite(rng, shape),)) for shape in ((3, 3), (2, 2, 2), (1, 1), (0, 0))
+    ]
+
+
 cholesky = make_op(
     "cholesky", "linalg",
     lapack("cholesky", "the matrix is not positive definite", np.linalg.cholesky),
@@ -203,9 +216,7 @@ cholesky = make_op(
     formula="x = y y^T",
     vjp=_cholesky_vjp, jvp=_cholesky_jvp, batch=stacked("cholesky"), kinds="floating",
     delicate=True,
-    samples=lambda rng: [
-        Sample((_positive_definite(rng, shape),)) for shape in ((3, 3), (2, 2, 2), (1, 1), (0, 0))
-    ],
+    samples=_cholesky_samples,
 )  # fmt: skip
 
 
@@ -226,16 +237,20 @@ def _solve_jvp(tangents: Parts, node: Node) -> Node | None:
     return None if side is None else solve(node.inputs[0], side)
 
 
+def _solve_samples(rng: np.random.Generator) -> list[Sample]:
+    return [
+        Sample((_well_conditioned(rng, (*lead, n, n)), rng.standard_normal((*lead, n, k))))
+        for lead, n, k in [((), 3, 2), ((2,), 2, 1), ((), 1, 1), ((), 0, 2)]
+    ]
+
+
 solve = make_op(
     "solve", "linalg", lapack("solve", "the matrix is singular", np.linalg.solve),
     _system_rule("solve"),
     doc="Solves a x = b for square matrices a and matrices b of right sides.",
     formula="x = a^-1 b",
     vjp=_solve_vjp, jvp=_solve_jvp, batch=_folded("solve"), kinds="floating", delicate=True,
-    samples=lambda rng: [
-        Sample((_well_conditioned(rng, (*lead, n, n)), rng.standard_normal((*lead, n, k))))
-        for lead, n, k in [((), 3, 2), ((2,), 2, 1), ((), 1, 1), ((), 0, 2)]
-    ],
+    samples=_solve_samples,
 )  # fmt: skip
 
 
@@ -251,14 +266,18 @@ def _inv_jvp(tangents: Parts, node: Node) -> Node | None:
     return -matmul(matmul(node, t), node)
 
 
+def _inv_samples(rng: np.random.Generator) -> list[Sample]:
+    return [
+        Sample((_well_conditioned(rng, shape),)) for shape in ((3, 3), (2, 2, 2), (1, 1), (0, 0))
+    ]
+
+
 inv = make_op(
     "inv", "linalg", lapack("inv", "the matrix is singular", np.linalg.inv), _square_rule("inv"),
     doc="The inverses of square matrices.",
     formula="y x = 1",
     vjp=_inv_vjp, jvp=_inv_jvp, batch=stacked("inv"), kinds="floating", delicate=True,
-    samples=lambda rng: [
-        Sample((_well_conditioned(rng, shape),)) for shape in ((3, 3), (2, 2, 2), (1, 1), (0, 0))
-    ],
+    samples=_inv_samples,
 )  # fmt: skip
 
 
@@ -308,8 +327,11 @@ def _pinv_jvp(tangents: Parts, node: Node) -> Node | None:
     return left + right - matmul(p, matmul(x, right)) - matmul(matmul(p, t), p)
 
 
-def _low_rank(rng: np.random.Generator, m: int, n: int, rank: int) -> Array:
-    return rng.standard_normal((m, rank)) @ rng.standard_normal((rank, n))
+def _pinv_samples(rng: np.random.Generator) -> list[Sample]:
+    return [
+        Sample((rng.standard_normal(shape), np.full(shape[:-2], 1e-9)), diff=(0,))
+        for shape in ((3, 2), (2, 3), (2, 2, 2), (1, 1), (0, 2))
+    ]
 
 
 pinv = make_op(
@@ -318,8 +340,5 @@ pinv = make_op(
     "as zero. Its derivative is that among matrices of the same rank.",
     formula="x y x = x, y x y = y, (x y)^T = x y, (y x)^T = y x",
     vjp=_pinv_vjp, jvp=_pinv_jvp, batch=stacked("pinv"), kinds="floating", delicate=True,
-    samples=lambda rng: [
-        Sample((rng.standard_normal(shape), np.full(shape[:-2], 1e-9)), diff=(0,))
-        for shape in ((3, 2), (2, 3), (2, 2, 2), (1, 1), (0, 2))
-    ],
+    samples=_pinv_samples,
 )  # fmt: skip

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
-from ..dtype import DType, float32
+from ..dtype import DType, bfloat16, float16, float32, float64
 from ..errors import LinAlgError, ShapeError
 from ..graph import Node, Shape, where_called
 from .contract import HALF
@@ -17,6 +16,7 @@ from .movement import broadcast, pad, reshape, slice_op
 from .op import REGISTRY, check_kind, constant, spread
 
 __all__ = [
+    "Later",
     "across_columns",
     "across_rows",
     "diagonal",
@@ -31,6 +31,25 @@ __all__ = [
 ]
 
 Array = np.ndarray[Any, Any]
+
+
+class Later(Sequence[Any]):
+    """Tangents of several outputs, each built when it is first asked for.
+
+    So the derivative of the eigenvalues can be had where that of the vectors does not exist.
+    """
+
+    def __init__(self, *makers: Callable[[], Node]) -> None:
+        self._makers = makers
+        self._made: dict[int, Node] = {}
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+    def __getitem__(self, k: Any) -> Any:
+        if k not in self._made:
+            self._made[k] = self._makers[k]()
+        return self._made[k]
 
 
 # --- checks, evaluation, batching ----------------------------------------------------------------
@@ -60,11 +79,16 @@ def lapack(name: str, why: str, run: Callable[..., Any]) -> Callable[..., Any]:
                 raise
             shapes = " and ".join(str(a.shape) for a in arrays)
             raise LinAlgError(f"{name} of shape {shapes}: {why}{where_called()}") from None
-        if isinstance(result, tuple):
-            return tuple(np.asarray(r).astype(dtype, copy=False) for r in result)
-        return np.asarray(result).astype(dtype, copy=False)
+        if type(result) is not tuple:
+            return _cast(result, dtype)
+        parts: tuple[Any, ...] = result
+        return tuple([_cast(part, dtype) for part in parts])
 
     return eval
+
+
+def _cast(x: Any, dtype: DType) -> Array:
+    return np.asarray(x).astype(dtype, copy=False)
 
 
 def stacked(name: str) -> Callable[..., Node]:
@@ -76,9 +100,12 @@ def stacked(name: str) -> Callable[..., Node]:
     return batch
 
 
+_EPSILON = {float16: 2.0**-10, bfloat16: 2.0**-7, float32: 2.0**-23, float64: 2.0**-52}
+
+
 def epsilon(dtype: DType) -> float:
     """The spacing of a floating dtype at 1."""
-    return float(ml_dtypes.finfo(dtype).eps)
+    return _EPSILON[dtype]
 
 
 # --- matrices of nodes ---------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from .contract import matmul, matrix_transpose
 from .elementwise import where
 from .linalg import triangular_solve
 from .matrices import (
+    Later,
     across_columns,
     across_rows,
     diagonal,
@@ -57,18 +58,17 @@ def _divide_gaps(c: Array, d: Array, w: Array, square: bool) -> Array:
     degenerate = np.abs(d) <= 8 * size * eps * scale
     largest = np.abs(c).max((-2, -1), keepdims=True, initial=0.0)
     counts = np.abs(c) > 8 * size * eps * largest
-    if square:
-        own = np.eye(c.shape[-1], dtype=bool)
-        counts &= ~own
+    own = np.eye(*c.shape[-2:], dtype=bool) if square else np.zeros(c.shape[-2:], bool)
+    counts &= ~own
     if (degenerate & counts).any():
         raise GradientError(
             "the derivative of the vectors of a repeated eigenvalue or singular value (or of a "
             "singular value of 0) does not exist: any rotation of them would do; use eigvalsh or "
             f"svdvals if only the values matter, or make the values distinct{where_called()}"
         )
-    y = np.divide(c, d, out=np.zeros(c.shape, c.dtype), where=~degenerate)
-    if square:
-        y[..., own] = 0.0
+    y: Array = np.zeros(c.shape, c.dtype)
+    np.divide(c, d, out=y, where=~degenerate)
+    y[..., own] = 0.0
     return y
 
 
@@ -149,6 +149,10 @@ def _same_jvp(tangents: Parts, node: Node) -> Node | None:
     return tangents[0]  # not through the op, which would judge the tangent
 
 
+def _require_rank_samples(rng: np.random.Generator) -> list[Sample]:
+    return [Sample((rng.standard_normal((2, 3, 3)) + 3 * np.eye(3),))]
+
+
 require_rank = make_op(
     "require_rank", "linalg", _require_rank, _require_rank_rule,
     doc="A triangular matrix, itself, unless its diagonal says that it is singular, which raises "
@@ -156,7 +160,7 @@ require_rank = make_op(
     formula="y = x",
     vjp=_same_vjp, jvp=_same_jvp,
     batch=stacked("require_rank"), kinds="floating",
-    samples=lambda rng: [Sample((rng.standard_normal((2, 3, 3)) + 3 * np.eye(3),))],
+    samples=_require_rank_samples,
 )  # fmt: skip
 
 
@@ -200,13 +204,15 @@ def _eigh_vjp(cts: Parts, node: Node, needs: Sequence[bool]) -> list[Node | None
     return [None if inner is None else _half_of_symmetric(_sandwich(v, inner))]
 
 
-def _eigh_jvp(tangents: Parts, node: Node) -> list[Node | None]:
+def _eigh_jvp(tangents: Parts, node: Node) -> Later:
     (t,) = tangents
     assert t is not None
     w, v = output(node, 0), output(node, 1)
     inner = matmul(matmul(v, symmetric_from_lower(t), transpose_x=True), v)
-    turn = divide_gaps(inner, _gaps(w, v.shape), w, square=True)
-    return [diagonal(inner), matmul(v, turn)]
+    return Later(
+        lambda: diagonal(inner),
+        lambda: matmul(v, divide_gaps(inner, _gaps(w, v.shape), w, square=True)),
+    )
 
 
 def _symmetric(rng: np.random.Generator, shape: Shape) -> Array:
@@ -223,9 +229,14 @@ _REPEATED = (
     "stay in order, and each has the derivative that belongs to the vector computed for it"
 )
 
+
+def _eigh_run(x: Array) -> Any:
+    return tuple(np.linalg.eigh(x))
+
+
 eigh = make_op(
     "eigh", "linalg",
-    lapack("eigh", "the eigenvalues did not converge", lambda x: tuple(np.linalg.eigh(x))),
+    lapack("eigh", "the eigenvalues did not converge", _eigh_run),
     _eigh_rule,
     doc="The eigenvalues, ascending, and orthonormal eigenvectors (columns) of symmetric matrices, "
     "of which the lower triangle is read.",
@@ -288,16 +299,26 @@ def _no_full(node: Node) -> GradientError:
     )
 
 
+def _thin(node: Node) -> tuple[Node, Node, Node]:
+    """The factors without the vectors that `full` adds."""
+    u, s, vh = (output(node, k) for k in range(3))
+    k = s.shape[-1]
+    u = _split(u, k)[0] if u.shape[-1] > k else u
+    if vh.shape[-2] > k:
+        vh = slice_op(
+            vh, starts=(0,) * vh.ndim, stops=(*vh.shape[:-2], k, vh.shape[-1]),
+            steps=(1,) * vh.ndim,
+        )  # fmt: skip
+    return u, s, vh
+
+
 def _svd_vjp(cts: Parts, node: Node, needs: Sequence[bool]) -> list[Node | None]:
     gu, gs, gvh = cts
     x, full = node.inputs[0], node.params["full"]
     m, n = x.shape[-2:]
     if full and ((m > n and gu is not None) or (n > m and gvh is not None)):
         raise _no_full(node)
-    if full and m != n:  # what is asked for does not depend on the vectors left out
-        node = svd(x, full=False)
-        gu, gvh = (gu if m < n else None), (gvh if m > n else None)
-    u, s, vh = (output(node, k) for k in range(3))
+    u, s, vh = _thin(node)
     k = min(m, n)
     inner = None if gs is None else diagonal_matrix(gs)
     square = (*x.shape[:-2], k, k)
@@ -330,33 +351,62 @@ def _over(x: Node, s: Node) -> Node:
     return divide_gaps(x, across_rows(s, x.shape), s, square=False)
 
 
-def _svd_jvp(tangents: Parts, node: Node) -> list[Node | None]:
+def _svd_jvp(tangents: Parts, node: Node) -> Later:
     (t,) = tangents
     assert t is not None
     x = node.inputs[0]
     m, n = x.shape[-2:]
-    if node.params["full"] and m != n:
-        raise _no_full(node)
-    u, s, vh = (output(node, k) for k in range(3))
+    full = node.params["full"]
+    u, s, vh = _thin(node)
     k = min(m, n)
     square = (*x.shape[:-2], k, k)
     right = matmul(t, vh, transpose_y=True)
     p = matmul(u, right, transpose_x=True)
     pt = matrix_transpose(p)
-    near = divide_gaps(p + pt, _gaps(s, square), s, square=True)
-    far = divide_gaps(p - pt, _gaps(s, square, 1), s, square=True)
-    du = matmul(u, (near + far) * 0.5)
-    dv = matmul(vh, (near - far) * 0.5, transpose_x=True)
-    if m > k:
-        du = du + _over(right - matmul(u, p), s)
-    if n > k:
-        left = matmul(t, u, transpose_x=True)
-        dv = dv + _over(left - matmul(vh, pt, transpose_x=True), s)
-    return [du, diagonal(p), matrix_transpose(dv)]
+    turns: list[Node] = []
+
+    def turn() -> tuple[Node, Node]:
+        if not turns:
+            turns.append(divide_gaps(p + pt, _gaps(s, square), s, square=True))
+            turns.append(divide_gaps(p - pt, _gaps(s, square, 1), s, square=True))
+        return turns[0], turns[1]
+
+    def du() -> Node:
+        if full and m > n:
+            raise _no_full(node)
+        near, far = turn()
+        inside = matmul(u, (near + far) * 0.5)
+        return inside + _over(right - matmul(u, p), s) if m > k else inside
+
+    def dvh() -> Node:
+        if full and n > m:
+            raise _no_full(node)
+        near, far = turn()
+        dv = matmul(vh, (near - far) * 0.5, transpose_x=True)
+        if n > k:
+            left = matmul(t, u, transpose_x=True)
+            dv = dv + _over(left - matmul(vh, pt, transpose_x=True), s)
+        return matrix_transpose(dv)
+
+    return Later(du, lambda: diagonal(p), dvh)
 
 
 def _svd_run(x: Array, full: bool) -> Any:
     return tuple(np.linalg.svd(x, full_matrices=full))
+
+
+def _svd_samples(rng: np.random.Generator) -> list[Sample]:
+    return [
+        Sample((rng.standard_normal(shape),), {"full": full})
+        for shape, full in [
+            ((3, 2), False),
+            ((2, 4), False),
+            ((3, 3), True),
+            ((2, 2, 2), False),
+            ((1, 1), True),
+            ((0, 2), False),
+        ]
+    ]
 
 
 svd = make_op(
@@ -366,13 +416,7 @@ svd = make_op(
     formula="x = u diag(s) vh",
     vjp=_svd_vjp, jvp=_svd_jvp, batch=stacked("svd"), kinds="floating", delicate=True,
     kink=_REPEATED,
-    samples=lambda rng: [
-        Sample((rng.standard_normal(shape),), {"full": full})
-        for shape, full in [
-            ((3, 2), False), ((2, 4), False), ((3, 3), True), ((2, 2, 2), False), ((1, 1), True),
-            ((0, 2), False),
-        ]
-    ],
+    samples=_svd_samples,
 )  # fmt: skip
 
 
@@ -403,6 +447,13 @@ def _svdvals_run(x: Array) -> Any:
     return np.linalg.svd(x, compute_uv=False)
 
 
+def _svdvals_samples(rng: np.random.Generator) -> list[Sample]:
+    return [
+        Sample((rng.standard_normal(shape),))
+        for shape in ((3, 2), (2, 4), (3, 3), (2, 2, 2), (1, 1), (0, 2))
+    ]
+
+
 svdvals = make_op(
     "svdvals", "linalg", lapack("svdvals", "the singular values did not converge", _svdvals_run),
     _svdvals_rule,
@@ -410,10 +461,7 @@ svdvals = make_op(
     formula="s = sqrt(eigenvalues of x^T x); ds = u^T dx v",
     vjp=_svdvals_vjp, jvp=_svdvals_jvp, batch=stacked("svdvals"), kinds="floating",
     delicate=True, kink=_REPEATED + "; the derivative of a singular value of 0 is 0",
-    samples=lambda rng: [
-        Sample((rng.standard_normal(shape),))
-        for shape in ((3, 2), (2, 4), (3, 3), (2, 2, 2), (1, 1), (0, 2))
-    ],
+    samples=_svdvals_samples,
 )  # fmt: skip
 
 
@@ -515,18 +563,29 @@ def _qr_jvp(tangents: Parts, node: Node) -> list[Node | None]:
     return [dq, dr]
 
 
+def _qr_samples(rng: np.random.Generator) -> list[Sample]:
+    return [
+        Sample((rng.standard_normal(shape),), {"mode": mode})
+        for shape, mode in [
+            ((3, 3), "reduced"),
+            ((4, 2), "reduced"),
+            ((2, 3), "complete"),
+            ((2, 2, 2), "reduced"),
+            ((0, 2), "reduced"),
+        ]
+    ]
+
+
+def _qr_run(x: Array, mode: Any) -> Any:
+    return tuple(np.linalg.qr(x, mode))
+
+
 qr = make_op(
     "qr", "linalg",
-    lapack("qr", "it failed", lambda x, mode: tuple(np.linalg.qr(x, mode))), _qr_rule,
+    lapack("qr", "it failed", _qr_run), _qr_rule,
     doc="QR factors: q with orthonormal columns, r upper triangular; LAPACK's signs.",
     formula="x = q r",
     vjp=_qr_vjp, jvp=_qr_jvp, batch=stacked("qr"), kinds="floating", delicate=True,
     kink="the derivative at linearly dependent columns is refused with GradientError",
-    samples=lambda rng: [
-        Sample((rng.standard_normal(shape),), {"mode": mode})
-        for shape, mode in [
-            ((3, 3), "reduced"), ((4, 2), "reduced"), ((2, 3), "complete"),
-            ((2, 2, 2), "reduced"), ((0, 2), "reduced"),
-        ]
-    ],
+    samples=_qr_samples,
 )  # fmt: skip
