@@ -16,6 +16,7 @@ import typer
 
 import cartograd as cg
 
+from .blas import set_blas_threads
 from .errors import CartogradError, DataError, FileFormatError, NonFiniteError, UsageError
 from .inspector.explain import Explanation, explain
 from .inspector.expression import evaluate_expression, parse_value
@@ -345,4 +346,5 @@ def _print_rows(rows: Sequence[dict[str, Any]]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, and exit with its code."""
+    set_blas_threads(1)
     app(args=list(sys.argv[1:] if arguments is None else arguments), prog_name="cartograd")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..data import Augmented, DataLoader, ShiftFlip, load_digits, random_split
+from ..data import DataLoader, load_digits, random_split
 from ..functional import cross_entropy
 from ..random import manual_seed
 from .job import Job, Options, majority_baseline
@@ -22,7 +22,6 @@ def prepare_digits(options: Options) -> Job:
     """
     digits = load_digits(seed=options.seed)
     train, valid = random_split(digits.train, [0.9, 0.1], seed=options.seed)
-    moved = Augmented(train, ShiftFlip(shift=1), options.seed)
     manual_seed(options.seed)
     spec = {"kind": "digits", "width": 32}
     return Job(
@@ -32,7 +31,7 @@ def prepare_digits(options: Options) -> Job:
         inputs={"classes": list(digits.classes)},
         loss=cross_entropy,
         metrics=["accuracy"],
-        train=DataLoader(moved, options.batch_size, shuffle=True, seed=options.seed),
+        train=DataLoader(train, options.batch_size, shuffle=True, seed=options.seed),
         valid=DataLoader(valid, 256),
         test=DataLoader(digits.test, 256),
         monitor="val_accuracy",
