@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import numpy as np
@@ -200,6 +201,23 @@ def test_odd_shapes(name: str, shape: tuple[int, ...]) -> None:
     assert np.all(p.numpy() < 1.0)
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_a_step_leaves_no_cycles_for_the_collector(name: str) -> None:
+    p = parameter(1.0)
+    opt = getattr(cg.optim, name)([p], lr=0.1)
+    step(opt, p)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            (p * p).sum().backward()
+            opt.step()
+            opt.zero_grad()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+
+
 def test_hooks_run_in_order_and_can_be_removed() -> None:
     p = parameter(1.0)
     opt = cg.optim.SGD([p], lr=0.1)
@@ -309,6 +327,16 @@ def test_a_state_that_does_not_fit_changes_nothing(change: Any, match: str) -> N
 # ---- what is refused
 
 
+def test_a_gradient_that_does_not_fit() -> None:
+    p = cg.Parameter(cg.ones((2, 3)))
+    opt = cg.optim.SGD([p], lr=0.1)
+    for gradient in (cg.ones(3), cg.ones((2, 1)), cg.ones((2, 3), dtype=cg.float64)):
+        p.grad = gradient
+        with pytest.raises(GradientError, match=r"\(2, 3\) and dtype float32 has shape"):
+            opt.step()
+    assert np.all(p.numpy() == 1.0)
+
+
 def test_bad_parameters() -> None:
     p = parameter(1.0)
     for params, match in [
@@ -351,7 +379,8 @@ def test_bad_parameters() -> None:
         ("Adadelta", {"rho": 1.5}, "rho must be >= 0 and <= 1"),
         ("Adagrad", {"initial_accumulator_value": -1.0}, "initial_accumulator_value"),
         ("Muon", {}, "Muon takes matrices only"),
-        ("LBFGS", {"line_search_fn": "armijo"}, "line_search_fn must be one of"),
+        ("LBFGS", {"line_search_fn": "armijo"}, "line_search_fn must be None or 'strong_wolfe'"),
+        ("Adam", {"differentiable": True}, r"differentiable must be False.*cg\.optim\.functional"),
         ("LBFGS", {"max_iter": 0}, "max_iter must be >= 1"),
     ],
 )

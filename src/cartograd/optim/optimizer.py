@@ -139,7 +139,7 @@ class Optimizer:
             for p in params:
                 cells = self.state.prepare(p, slots)
                 old = self.state.read(cells, slots, traced)
-                new_p, new = self.rule.apply(p, cast(Tensor, p.grad), old, options)
+                new_p, new = self.rule.apply(p, _gradient(p), old, options)
                 p.assign(new_p)
                 self.state.write(cells, new)
 
@@ -298,6 +298,16 @@ class Optimizer:
             lines.append(f"Parameter Group {i}")
             lines += [f"    {key}: {group[key]}" for key in sorted(group) if key != "params"]
         return "\n".join([*lines, ")"])
+
+
+def _gradient(p: State) -> Tensor:
+    g = cast(Tensor, p.grad)
+    if g.shape != p.shape or g.dtype != p.dtype:
+        raise GradientError(
+            f"the gradient of a parameter of shape {p.shape} and dtype {p.dtype.name} has shape "
+            f"{g.shape} and dtype {g.dtype.name}: what was assigned to .grad does not fit"
+        )
+    return g
 
 
 def _ordered(params: Any) -> list[Any]:

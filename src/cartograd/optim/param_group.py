@@ -92,6 +92,7 @@ class ParamGroup(MutableMapping[str, Any]):
         if isinstance(option, Live):
             self._set_live(key, option, value)
         elif isinstance(option, Fixed):
+            value = _plain(value)
             option.check(key, value)
             if self._traced and value != self._values[key]:
                 raise self._frozen(key, self._values[key], value)

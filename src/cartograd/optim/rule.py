@@ -85,6 +85,7 @@ class Fixed:
     kinds: tuple[type, ...]
     choices: tuple[object, ...] = ()
     low: float = -math.inf
+    hint: str = ""
 
     def check(self, name: str, value: object) -> None:
         """Raise UsageError unless the value is of a kind, one of the choices and not too small."""
@@ -93,7 +94,8 @@ class Fixed:
         if wrong_kind or (isinstance(value, bool) and bool not in self.kinds):
             raise UsageError(f"{name} must be {names}, but is {value!r}")
         if self.choices and value not in self.choices:
-            raise UsageError(f"{name} must be one of {self.choices}, but is {value!r}")
+            allowed = " or ".join(map(repr, self.choices))
+            raise UsageError(f"{name} must be {allowed}, but is {value!r}{self.hint}")
         if isinstance(value, (int, float)) and value < self.low:
             raise UsageError(f"{name} must be >= {self.low:g}, but is {value!r}")
 
@@ -104,9 +106,14 @@ PASSIVE: dict[str, Fixed] = {
     "foreach": _MAYBE,
     "fused": _MAYBE,
     "capturable": FLAG,
-    "differentiable": FLAG,
+    "differentiable": Fixed(
+        (bool,), (False,), hint=": to differentiate through updates, use cg.optim.functional"
+    ),
 }
-"""Options that choose between PyTorch's kernels: accepted and kept, without effect here."""
+"""Options that choose between PyTorch's kernels: accepted and kept, without effect here.
+
+`differentiable` asks for more than that, and is refused.
+"""
 
 
 @dataclass(frozen=True, slots=True)
