@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from operator import attrgetter
 from pathlib import Path
 from types import CodeType, MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 from .dtype import DType
 from .errors import GradientError, UsageError
@@ -60,6 +60,7 @@ class OpLike(Protocol):
 # --- where a node comes from -------------------------------------------------------------------
 
 _PACKAGE = str(Path(__file__).parent)
+_new_tuple = tuple.__new__  # of a NamedTuple: a third of the time of calling the class
 _internal: dict[str, bool] = {}
 
 
@@ -128,7 +129,7 @@ def user_origin(scope_path: str = "") -> Origin:
         if internal is None:
             internal = is_internal(code.co_filename)
         if not internal:
-            return Origin(code, frame.f_lasti, scope_path, False)
+            return _new_tuple(Origin, (code, frame.f_lasti, scope_path, False))
         frame = frame.f_back
     return Origin(None, 0, scope_path, False)
 
@@ -234,24 +235,19 @@ class scope:
 # --- nodes ---------------------------------------------------------------------------------------
 
 _number = itertools.count(1)
+_new_draft = object.__new__
 NO_PARAMS: Mapping[str, Any] = MappingProxyType({})
 
 
-class Node:
-    """One immutable application of an op to input nodes, with its shape, dtype and origin.
-
-    `avals` is None for a node with one output; for an op with several it lists them, and
-    `ops.op.output(node, k)` is the k-th. `value` is the NumPy array (a tuple of them for several
-    outputs) when it was computed as the node was made, else None. `tracked` says, as bits, which
-    differentiations in progress the node depends on. `derives_from` is the forward node that a
-    backward node belongs to.
-    """
+class _Draft:
+    """The slots of a node, which can still be set: a Node while it is being made."""
 
     __slots__ = (
         "__weakref__",
         "avals",
         "derives_from",
         "dtype",
+        "holder",
         "id",
         "inputs",
         "op",
@@ -261,6 +257,20 @@ class Node:
         "tracked",
         "value",
     )
+
+
+class Node(_Draft):
+    """One immutable application of an op to input nodes, with its shape, dtype and origin.
+
+    `avals` is None for a node with one output; for an op with several it lists them, and
+    `ops.op.output(node, k)` is the k-th. `value` is the NumPy array (a tuple of them for several
+    outputs) when it was computed as the node was made, else None. `tracked` says, as bits, which
+    differentiations in progress the node depends on. `derives_from` is the forward node that a
+    backward node belongs to. `holder`, of the leaf of a Tensor that collects its gradient, refers
+    weakly to that Tensor.
+    """
+
+    __slots__ = ()
 
     id: int
     op: Any
@@ -273,9 +283,10 @@ class Node:
     tracked: int
     origin: Origin
     derives_from: Node | None
+    holder: Callable[[], Any] | None
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         op: Any,
         inputs: tuple[Node, ...],
         params: Mapping[str, Any],
@@ -286,18 +297,24 @@ class Node:
         origin: Origin = NOWHERE,
         derives_from: Node | None = None,
         avals: tuple[Aval, ...] | None = None,
-    ) -> None:
-        _set_id(self, next(_number))
-        _set_op(self, op)
-        _set_inputs(self, inputs)
-        _set_params(self, params)
-        _set_shape(self, shape)
-        _set_dtype(self, dtype)
-        _set_value(self, value)
-        _set_tracked(self, tracked)
-        _set_origin(self, origin)
-        _set_derives_from(self, derives_from)
-        _set_avals(self, avals)
+        holder: Callable[[], Any] | None = None,
+    ) -> Self:
+        """Make a node as a draft, then close it: nothing can be set afterwards."""
+        node: Any = _new_draft(_Draft)
+        node.id = next(_number)
+        node.op = op
+        node.inputs = inputs
+        node.params = params
+        node.shape = shape
+        node.dtype = dtype
+        node.value = value
+        node.tracked = tracked
+        node.origin = origin
+        node.derives_from = derives_from
+        node.avals = avals
+        node.holder = holder
+        node.__class__ = cls
+        return node
 
     def __setattr__(self, name: str, value: object) -> None:
         raise UsageError(f"a node is immutable: {name} cannot be set")
@@ -392,18 +409,6 @@ class Node:
 
 
 OPERATORS: dict[str, Callable[..., Node]] = {}
-
-_set_id = Node.id.__set__  # type: ignore[attr-defined]
-_set_op = Node.op.__set__  # type: ignore[attr-defined]
-_set_inputs = Node.inputs.__set__  # type: ignore[attr-defined]
-_set_params = Node.params.__set__  # type: ignore[attr-defined]
-_set_shape = Node.shape.__set__  # type: ignore[attr-defined]
-_set_dtype = Node.dtype.__set__  # type: ignore[attr-defined]
-_set_value = Node.value.__set__  # type: ignore[attr-defined]
-_set_tracked = Node.tracked.__set__  # type: ignore[attr-defined]
-_set_origin = Node.origin.__set__  # type: ignore[attr-defined]
-_set_derives_from = Node.derives_from.__set__  # type: ignore[attr-defined]
-_set_avals = Node.avals.__set__  # type: ignore[attr-defined]
 
 
 class Edge(NamedTuple):

@@ -19,7 +19,7 @@ from .autodiff import reverse
 from .dtype import DType, as_dtype, is_floating
 from .errors import DTypeError, GradientError, ShapeError, TraceError, UsageError
 from .graph import MODE, Mode, Node, Shape, where_called
-from .ops.op import ParameterNode, assign_node, build, constant, like, parameter_node
+from .ops.op import assign_node, build, constant, like, parameter_node
 from .ops.op import REGISTRY as OPS
 
 __all__ = [
@@ -322,8 +322,7 @@ class Tensor:
         found = reverse([node], [ct], tracked=IMPERATIVE, keep=create_graph, watch=watch)
         trace = MODE.get().trace
         for leaf_node, part in found.items():
-            refers = leaf_node.holder if isinstance(leaf_node, ParameterNode) else None
-            holder = refers() if refers is not None else None
+            holder = leaf_node.holder() if leaf_node.holder is not None else None
             if holder is None:
                 continue
             if trace is not None:

@@ -21,13 +21,13 @@ An op with none of them must say why in `differentiable=False, why=...`.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ..dtype import DType, bool_, is_floating, kind_of
+from ..dtype import ALL, DType, bool_, is_floating, kind_of
 from ..errors import DTypeError, ShapeError, UsageError
 from ..graph import (
     MODE,
@@ -45,6 +45,7 @@ __all__ = [
     "REGISTRY",
     "Op",
     "apply",
+    "assign_node",
     "build",
     "constant",
     "elementwise",
@@ -89,7 +90,7 @@ class Op:
     differentiable: bool = True
     why: str = ""
     batch: Rule | None = None
-    linear: tuple[int, ...] = ()
+    linear: Container[int] = ()
     joint: bool = False
     structural: str = ""
     taken: Rule | None = None
@@ -97,6 +98,7 @@ class Op:
     commutative: bool = False
     delicate: bool = False
     flops: int = 1
+    arity: int = 0
     result: str = "same"
     kinds: str = "all"
     samples: Any = None
@@ -184,9 +186,11 @@ def build(op: Op, inputs: Sequence[Node], params: Mapping[str, Any]) -> Node:
             ready = False
         values.append(value)
     tracked &= mode.active
-    if not mode.recording or not op.differentiable:
+    if not tracked:
+        pass
+    elif not mode.recording or not op.differentiable:
         tracked = 0
-    elif tracked and not (
+    elif not (
         any(a.dtype.kind in "fV" for a in aval) if several else aval[1].kind in "fV"
     ):
         tracked = 0
@@ -210,8 +214,11 @@ def build(op: Op, inputs: Sequence[Node], params: Mapping[str, Any]) -> Node:
     if source is None:
         origin = user_origin(mode.scope)
     else:
-        o = source.origin
-        origin = Origin(o.code, o.instruction, o.scope, True)
+        origin = source.origin
+        if mode.backward:
+            origin = _new_tuple(Origin, (origin[0], origin[1], origin[2], True))
+        else:
+            source = source.derives_from
     if several:
         return Node(
             op, tuple(inputs), params, aval[0][0], aval[0][1], result, tracked, origin, source, aval
@@ -248,6 +255,12 @@ PARAMETER = make_op(
     differentiable=False, why="a parameter depends on nothing",
 )  # fmt: skip
 
+ASSIGN = make_op(
+    "assign", "leaf", lambda x: x, lambda inputs, params: inputs[0].aval,
+    doc="The new value of a State; derivatives start afresh at it.",
+    differentiable=False, why="an assignment starts a new history",
+)  # fmt: skip
+
 
 def constant(value: np.ndarray[Any, Any]) -> Node:
     """A node that holds an array; the array must not be changed afterwards."""
@@ -259,25 +272,20 @@ def input_node(shape: Shape, dtype: DType, tracked: int = 0, scope: str = "") ->
     return Node(INPUT, (), NO_PARAMS, shape, dtype, None, tracked, user_origin(scope))
 
 
-class ParameterNode(Node):
-    """The leaf of a State; `holder` refers weakly to the Tensor that collects its gradient."""
-
-    __slots__ = ("holder",)
-
-    holder: Any
-
-
-_set_holder = ParameterNode.holder.__set__  # type: ignore[attr-defined]
+def parameter_node(value: np.ndarray[Any, Any], tracked: int, holder: Any = None) -> Node:
+    """The leaf node of a Tensor that requires a gradient, or of a State, which `holder` refers to."""
+    origin = user_origin(MODE.get().scope)
+    return Node(
+        PARAMETER, (), NO_PARAMS, value.shape, value.dtype, value, tracked, origin, holder=holder
+    )
 
 
-def parameter_node(value: np.ndarray[Any, Any], tracked: int, holder: Any = None) -> ParameterNode:
-    """The leaf node of a Tensor that requires a gradient, or of a State."""
-    node = ParameterNode(
-        PARAMETER, (), NO_PARAMS, value.shape, value.dtype, value, tracked,
-        user_origin(MODE.get().scope),
-    )  # fmt: skip
-    _set_holder(node, holder)
-    return node
+def assign_node(new: Node, tracked: int, holder: Any) -> Node:
+    """The leaf node of a State after an assignment that was traced."""
+    origin = user_origin(MODE.get().scope)
+    return Node(
+        ASSIGN, (new,), NO_PARAMS, new.shape, new.dtype, None, tracked, origin, holder=holder
+    )
 
 
 def _full_value(shape: Shape, dtype: DType, fill: Any) -> np.ndarray[Any, Any]:
@@ -396,6 +404,8 @@ def elementwise(
     allowed = KINDS[kinds]
     n = arity if arity is not None else len(partials) if partials is not None else 1
 
+    chars = frozenset(dtype.char for dtype in ALL if kind_of(dtype) in allowed)
+
     def rule(inputs: Sequence[Node], params: Mapping[str, Any]) -> Aval:
         if len(inputs) != n:
             raise UsageError(f"{name} takes {n} inputs, not {len(inputs)}{where_called()}")
@@ -405,20 +415,22 @@ def elementwise(
             if x.shape != shape:
                 shapes = " and ".join(str(x.shape) for x in inputs)
                 raise ShapeError(f"{name} takes equal shapes, not {shapes}{where_called()}")
-            if x.dtype != dtype and not mixed:
+            if x.dtype is not dtype and not mixed and x.dtype != dtype:
                 names = " and ".join(x.dtype.name for x in inputs)
                 raise DTypeError(f"{name} takes equal dtypes, not {names}{where_called()}")
-        if _kind(dtype) not in allowed:
+        if dtype.char not in chars:
             check_kind(name, kinds, dtype)
-        return Aval(shape, dtype if result == "same" else bool_ if result == "bool" else inputs[0].dtype)
+        if result != "same":
+            dtype = bool_ if result == "bool" else inputs[0].dtype
+        return _new_tuple(Aval, (shape, dtype))
 
     return make_op(
         name, "elementwise", eval, rule, partials=partials, kinds=kinds, result=result,
-        differentiable=differentiable, why=why, batch=_batch_elementwise(name), **fields,
+        differentiable=differentiable, why=why, batch=_batch_elementwise(name), arity=n, **fields,
     )  # fmt: skip
 
 
-_kind = kind_of
+_new_tuple = tuple.__new__
 
 
 def _batch_elementwise(name: str) -> Rule:
