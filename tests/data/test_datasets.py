@@ -9,12 +9,14 @@ from scipy import stats
 import cartograd as cg
 from cartograd.data import (
     ArrayDataset,
+    Augmented,
     BatchSampler,
     ConcatDataset,
     Dataset,
     IterableDataset,
     RandomSampler,
     SequentialSampler,
+    ShiftFlip,
     Subset,
     SubsetRandomSampler,
     TensorDataset,
@@ -39,6 +41,9 @@ X, Y = np.arange(12.0).reshape(6, 2), np.arange(6) % 3
         Subset(ArrayDataset(X, Y), [5, 1, 2, 0, 3, 1]),
         Subset(list(zip(X, Y, strict=True)), range(6)),
         ConcatDataset([ArrayDataset(X[:2], Y[:2]), ArrayDataset(X[2:], Y[2:])]),
+        Augmented(ArrayDataset(X[:, :, None], Y), ShiftFlip(flip=True, shift=1)),
+        Augmented(Subset(list(X[:, :, None]), range(6)), ShiftFlip(shift=1)),
+        Augmented(list(X[:, :, None]), ShiftFlip(shift=1)),
     ],
 )
 def test_gathering_is_stacking_the_examples(dataset: Dataset) -> None:

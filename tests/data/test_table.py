@@ -356,6 +356,7 @@ def test_classes_are_in_their_natural_order() -> None:
         (["a", None] * 5, "one class only, 'a'"),
         ([3] * 5, "one value only, 3"),
         ([2.5] * 5, "one value only, 2.5"),
+        ([math.inf, None, math.nan], "no finite number"),
         ([f"n{i}" for i in range(50)], "50 different values in 50 rows"),
         ([dt.date(2020, 1, 1 + i) for i in range(9)], "is a date"),
         ([[1], [2]], "not supported|different values|one class"),
@@ -452,7 +453,21 @@ CELLS = st.one_of(
 )
 
 
-@given(st.lists(st.tuples(CELLS, CELLS, CELLS), min_size=1, max_size=30))
+LIKE = st.sampled_from([0, 1, 2, 3]).flatmap(
+    lambda n: st.just([CELLS, st.floats() | st.none(), st.dates() | st.none(), st.text("ab ")][n])
+)
+
+
+@given(
+    st.one_of(
+        st.lists(st.tuples(CELLS, CELLS, CELLS), min_size=1, max_size=30),
+        LIKE.flatmap(
+            lambda cell: st.lists(
+                st.tuples(cell, CELLS, st.sampled_from("uv")), min_size=20, max_size=40
+            )
+        ),
+    )
+)
 def test_any_table_is_learned_from_or_refused_with_a_reason(rows: list[tuple[Any, ...]]) -> None:
     table = table_from_records([dict(zip("abc", row, strict=True)) for row in rows])
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ShapeError, UsageError
-from .collate import to_numpy
+from .collate import stack, to_numpy
 from .datasets import Dataset, tell_epoch
 from .seeding import Purpose, check_epoch, check_seed, stream
 
@@ -43,14 +43,16 @@ class ShiftFlip:
             raise ShapeError(f"ShiftFlip takes images with 2 or 3 axes, not shape {image.shape}")
         size: tuple[int, ...] = image.shape[-2:]
         height, width = size
-        moves: list[int] = generator.integers(-self.shift, self.shift + 1, 2).tolist()
-        down, right = moves
-        mirrored = self.flip and generator.random() < 0.5
-        rows = np.clip(np.arange(height) - down, 0, height - 1)
-        columns = np.clip(np.arange(width) - right, 0, width - 1)
-        if mirrored:
+        down, right, mirrored = generator.random(3).tolist()
+        rows, columns = self._line(height, down), self._line(width, right)
+        if self.flip and mirrored < 0.5:
             columns = columns[::-1]
-        return image[..., rows[:, None], columns]
+        return image.take(rows, -2).take(columns, -1)
+
+    def _line(self, length: int, draw: float) -> NDArray[np.int64]:
+        """Where each row or column comes from; draw: uniform in [0, 1)."""
+        start = int(draw * (2 * self.shift + 1)) - self.shift
+        return np.minimum(np.maximum(np.arange(start, start + length), 0), length - 1)
 
 
 class Augmented(Dataset):
@@ -87,9 +89,32 @@ class Augmented(Dataset):
         index = operator.index(index)
         if index < 0:
             index += len(self)
-        generator = stream(self.seed, Purpose.AUGMENT, self.epoch, index)
         example = self.dataset[index]
         if isinstance(example, tuple):
             first, *rest = example  # pyright: ignore[reportUnknownVariableType]
-            return (self.change(to_numpy(first), generator), *rest)
-        return self.change(to_numpy(example), generator)
+            return (self._changed(first, index), *rest)
+        return self._changed(example, index)
+
+    def gather(self, indices: Sequence[int]) -> Any:
+        """The examples at `indices`, gathered together and then changed one by one.
+
+        >>> images = list(np.zeros((5, 8, 8)))
+        >>> Augmented(images, ShiftFlip(shift=1)).gather([3]).shape
+        (1, 8, 8)
+        """
+        if not isinstance(self.dataset, Dataset):
+            return super().gather(indices)
+        batch = self.dataset.gather(indices)
+        if isinstance(batch, tuple):
+            first, *rest = batch  # pyright: ignore[reportUnknownVariableType]
+            return (self._all_changed(first, indices), *rest)
+        return self._all_changed(batch, indices)
+
+    def _changed(self, image: Any, index: int) -> Any:
+        generator = stream(self.seed, Purpose.AUGMENT, self.epoch, index)
+        return self.change(to_numpy(image), generator)
+
+    def _all_changed(self, images: Any, indices: Sequence[int]) -> Any:
+        return stack(
+            [self._changed(image, int(i)) for image, i in zip(images, indices, strict=True)]
+        )

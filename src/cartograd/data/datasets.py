@@ -100,6 +100,7 @@ class ArrayDataset(Dataset):
             tree.map(to_numpy, _one_array(array)) for array in arrays
         )
         self._length = _common_length("ArrayDataset", tree.leaves(self.arrays))
+        self._flat = all(isinstance(array, np.ndarray) for array in self.arrays)
 
     def __len__(self) -> int:
         return self._length
@@ -117,6 +118,9 @@ class ArrayDataset(Dataset):
         return self._rows(np.asarray(indices, np.int64))
 
     def _rows(self, which: Any) -> Any:
+        if self._flat:
+            return tuple(array[which] for array in self.arrays)
+
         def take(array: NDArray[Any]) -> Any:
             return array[which]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Collection
 from typing import Any, cast
 
@@ -116,6 +117,6 @@ def _is_number(value: Any) -> bool:
     return (
         isinstance(value, (int, float))
         and not isinstance(value, bool)
-        and abs(value) < 1e300
+        and abs(value) <= sys.float_info.max
         and math.isfinite(value)
     )

@@ -35,6 +35,7 @@ class DataLoader:
     An IterableDataset is one stream: one worker reads it, whatever the number asked for.
     pin_memory is accepted for PyTorch's sake and does nothing: CPU memory needs none.
     multiprocessing_context: "fork" (the default on Linux), "spawn" or "forkserver".
+    Two passes at once are two epochs in order; random examples follow the epoch of the newer.
 
     >>> import numpy as np
     >>> from cartograd.data import ArrayDataset

@@ -279,13 +279,13 @@ class TextEncoder:
     def encode(self, column: Any) -> NDArray[np.float32]:
         """float32 [rows, width]."""
         codes, texts = codes_of(column)
-        table = np.zeros((len(texts) + 1, self.width))
+        table = np.zeros((len(texts) + 1, self.width), np.float32)
         for row, text in enumerate(texts):
             for word in re.findall(r"\w+", text.lower()):
                 table[row, zlib.crc32(word.encode("utf-8", "surrogatepass")) % self.width] += 1
         table = np.log1p(table)
         length = np.sqrt((table * table).sum(1, keepdims=True))
-        return (table / np.where(length > 0, length, 1.0)).astype(np.float32)[codes]
+        return (table / np.where(length > 0, length, np.float32(1)))[codes]
 
     def to_json(self) -> dict[str, Any]:
         """The encoder as JSON data."""

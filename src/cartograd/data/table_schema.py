@@ -225,6 +225,8 @@ def find_target(table: Table, name: str, task: str | None = None) -> Target:
         values, _ = numbers_of(column, found.style, found.absent)
         values = values[np.isfinite(values)]
         distinct = len(np.unique(values))
+        if distinct < 1:
+            raise DataError(f"the target column {name!r} has no finite number")
         if distinct < 2:
             raise DataError(f"the target column {name!r} has one value only, {values[0]:g}")
         few = distinct <= 20 and 2 * distinct <= len(values)
