@@ -116,11 +116,11 @@ def __array_namespace_info__() -> _ArrayNamespaceInfo:
 
 def __getattr__(name: str) -> _Any:
     if name == "fft":
-        raise errors.UnsupportedError(
+        raise errors.UnsupportedNameError(
             "fft is not supported yet: it needs complex dtypes, which come later"
         )
     if name in ("complex64", "complex128"):
-        raise errors.UnsupportedError(f"{name}: complex dtypes are not supported yet")
+        raise errors.UnsupportedNameError(f"{name}: complex dtypes are not supported yet")
     if name not in _LAZY:
         raise AttributeError(f"module 'cartograd' has no attribute {name!r}")
     module, attribute = _LAZY[name]

@@ -26,6 +26,7 @@ __all__ = [
     "ShapeError",
     "TraceError",
     "UnsupportedError",
+    "UnsupportedNameError",
     "UsageError",
 ]
 
@@ -111,6 +112,15 @@ class UnsupportedError(CartogradError, NotImplementedError):
 
     >>> issubclass(UnsupportedError, NotImplementedError)
     True
+    """
+
+
+class UnsupportedNameError(UnsupportedError, AttributeError):
+    """A name of the array API that Cartograd does not have yet; `hasattr` says so too.
+
+    >>> import cartograd as cg
+    >>> hasattr(cg, "fft")
+    False
     """
 
 
