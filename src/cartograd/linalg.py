@@ -32,10 +32,10 @@ from .ops.contract import matmul as _product
 from .ops.contract import matrix_transpose as _transposed
 from .ops.contract import rearrange
 from .ops.elementwise import abs_ as _abs
-from .ops.elementwise import logical_and, logical_or, sqrt, where
+from .ops.elementwise import logical_and, logical_or, maximum, sqrt, where
 from .ops.matrices import epsilon
 from .ops.movement import broadcast, cast, reshape, slice_op, stop_gradient
-from .ops.op import constant, full, output
+from .ops.op import constant, full, like, output
 from .ops.reduce import any_op, max_op, min_op, sum_op
 from .tensor import Tensor, wrap
 
@@ -492,7 +492,7 @@ def _vector_norm(x: Node, axes: tuple[int, ...], p: float) -> Node:
     # |x| / scale is at most 1 (at least 1 for p < 0), so no power overflows.
     zero = x.eq(0)
     usable = logical_and(largest > 0, largest < math.inf)
-    scale = where(usable, largest, 1.0)
+    scale = where(usable, maximum(largest, like(largest, _tiny(dtype))), 1.0)
     ratio = _abs(x) / _along(scale, axes, x.shape)
     powers = where(zero, 0.0, where(zero, 1.0, ratio) ** p)
     total = sum_op(powers, axes=axes)
@@ -500,14 +500,19 @@ def _vector_norm(x: Node, axes: tuple[int, ...], p: float) -> Node:
     return where(none, 0.0, where(none, 1.0, total) ** (1.0 / p)) * scale
 
 
+def _tiny(dtype: DType) -> float:
+    return float(np.finfo(dtype).tiny)
+
+
 def _euclidean(x: Node, axes: tuple[int, ...], largest: Node) -> Node:
     """sqrt(sum(x^2)), scaled only if the squares would leave the range of the dtype."""
     limits = np.finfo(x.dtype)
-    low = math.sqrt(float(limits.tiny)) / float(limits.eps)
+    low = math.sqrt(_tiny(x.dtype)) / float(limits.eps)
     high = math.sqrt(float(limits.max)) * float(limits.eps)
     small = logical_and(largest > 0, largest < low)
     large = logical_and(largest > high, largest < math.inf)
-    scale = where(logical_or(small, large), largest, 1.0)
+    normal = maximum(largest, like(largest, _tiny(x.dtype)))  # its inverse does not overflow
+    scale = where(logical_or(small, large), normal, 1.0)
     scaled = x / _along(scale, axes, x.shape)
     total = sum_op(scaled * scaled, axes=axes)
     none = total.eq(0)

@@ -65,7 +65,9 @@ def stack_of_matrices(name: str, x: Node, square: bool = False) -> Shape:
     return shape[:-2]
 
 
-def lapack(name: str, why: str, run: Callable[..., Any]) -> Callable[..., Any]:
+def lapack(
+    name: str, why: str, run: Callable[..., Array | tuple[Array, ...]]
+) -> Callable[..., Any]:
     """An eval that runs a NumPy routine: half precision in float32, failures as LinAlgError."""
 
     def eval(*arrays: Array, **params: Any) -> Any:
@@ -79,15 +81,14 @@ def lapack(name: str, why: str, run: Callable[..., Any]) -> Callable[..., Any]:
                 raise
             shapes = " and ".join(str(a.shape) for a in arrays)
             raise LinAlgError(f"{name} of shape {shapes}: {why}{where_called()}") from None
-        if type(result) is not tuple:
-            return _cast(result, dtype)
-        parts: tuple[Any, ...] = result
-        return tuple([_cast(part, dtype) for part in parts])
+        if isinstance(result, tuple):
+            return tuple([_cast(part, dtype) for part in result])
+        return _cast(result, dtype)
 
     return eval
 
 
-def _cast(x: Any, dtype: DType) -> Array:
+def _cast(x: Array, dtype: DType) -> Array:
     return np.asarray(x).astype(dtype, copy=False)
 
 

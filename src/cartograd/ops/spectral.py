@@ -51,21 +51,28 @@ Parts = Sequence[Node | None]
 # --- guards --------------------------------------------------------------------------------------
 
 
+def _repeated() -> GradientError:
+    return GradientError(
+        "the derivative of the vectors of a repeated eigenvalue or singular value (or of a "
+        "singular value of 0) does not exist: any rotation of them would do; use eigvalsh or "
+        f"svdvals if only the values matter, or make the values distinct{where_called()}"
+    )
+
+
+def _rounding(c: Array) -> float:
+    """What counts as a rounding error, relative to the largest element."""
+    return 8 * max(4, *c.shape[-2:]) * epsilon(c.dtype)
+
+
 def _divide_gaps(c: Array, d: Array, w: Array, square: bool) -> Array:
     scale = np.abs(w).max(-1, initial=0.0)[..., None, None]
-    eps = epsilon(c.dtype)
-    size = max(4, *c.shape[-2:])
-    degenerate = np.abs(d) <= 8 * size * eps * scale
+    degenerate = np.abs(d) <= _rounding(c) * scale
     largest = np.abs(c).max((-2, -1), keepdims=True, initial=0.0)
-    counts = np.abs(c) > 8 * size * eps * largest
+    counts = np.abs(c) > _rounding(c) * largest
     own = np.eye(*c.shape[-2:], dtype=bool) if square else np.zeros(c.shape[-2:], bool)
     counts &= ~own
     if (degenerate & counts).any():
-        raise GradientError(
-            "the derivative of the vectors of a repeated eigenvalue or singular value (or of a "
-            "singular value of 0) does not exist: any rotation of them would do; use eigvalsh or "
-            f"svdvals if only the values matter, or make the values distinct{where_called()}"
-        )
+        raise _repeated()
     y: Array = np.zeros(c.shape, c.dtype)
     np.divide(c, d, out=y, where=~degenerate)
     y[..., own] = 0.0
@@ -125,13 +132,63 @@ divide_gaps = make_op(
 )  # fmt: skip
 
 
+def _require_distinct(g: Array, w: Array) -> Array:
+    largest = np.abs(g).max((-2, -1), initial=0.0)[..., None]
+    used = (np.abs(g) > _rounding(g) * largest[..., None]).any(-2)
+    # The values are in order, so equal ones are neighbours.
+    scale = np.abs(w).max(-1, keepdims=True, initial=0.0)
+    equal = np.abs(np.diff(w, axis=-1)) <= _rounding(g) * scale
+    repeated = np.zeros(w.shape, bool)
+    repeated[..., :-1] |= equal
+    repeated[..., 1:] |= equal
+    if (used & repeated).any():
+        raise _repeated()
+    return g
+
+
+def _require_distinct_rule(inputs: Nodes, params: Params) -> Aval:
+    g, w = inputs
+    stack_of_matrices("require_distinct", g)
+    if w.shape != (*g.shape[:-2], g.shape[-1]) or w.dtype != g.dtype:
+        raise ShapeError(
+            f"require_distinct takes matrices and a value for each column, not {g.aval} and "
+            f"{w.aval}{where_called()}"
+        )
+    return g.aval
+
+
+def _require_distinct_samples(rng: np.random.Generator) -> list[Sample]:
+    return [
+        Sample((rng.standard_normal((2, 4, 3)), np.array([[1.0, 2.0, 3.0]] * 2)), diff=(0,)),
+        Sample((rng.standard_normal((2, 2)) * [1, 0], np.array([1.0, 2.0])), diff=(0,)),
+    ]
+
+
+def _same_vjp(cts: Parts, node: Node, needs: Sequence[bool]) -> Parts:
+    return [*cts, *(None for _ in node.inputs[1:])]
+
+
+def _same_jvp(tangents: Parts, node: Node) -> Node | None:
+    return tangents[0]  # not through the op, which would judge the tangent
+
+
+require_distinct = make_op(
+    "require_distinct", "linalg", _require_distinct, _require_distinct_rule,
+    doc="The cotangent of vectors (columns), itself, unless a column of a repeated value is not "
+    "zero, which raises GradientError.",
+    formula="y = x",
+    vjp=_same_vjp, jvp=_same_jvp, batch=stacked("require_distinct"), kinds="floating",
+    samples=_require_distinct_samples,
+)  # fmt: skip
+
+
 def _require_rank(r: Array) -> Array:
     d = np.abs(np.diagonal(r, axis1=-2, axis2=-1))
     largest = d.max(-1, keepdims=True, initial=0.0)
     if (d <= 8 * max(4, r.shape[-1]) * epsilon(r.dtype) * largest).any():
         raise GradientError(
-            f"the derivative of qr of shape {r.shape} does not exist: the columns of the matrix "
-            f"are linearly dependent, so Q is one choice of many{where_called()}"
+            "the derivative of qr does not exist where the columns of the matrix are linearly "
+            f"dependent: Q is one choice of many there{where_called()}"
         )
     return r
 
@@ -139,14 +196,6 @@ def _require_rank(r: Array) -> Array:
 def _require_rank_rule(inputs: Nodes, params: Params) -> Aval:
     stack_of_matrices("require_rank", inputs[0], square=True)
     return inputs[0].aval
-
-
-def _same_vjp(cts: Parts, node: Node, needs: Sequence[bool]) -> Parts:
-    return cts
-
-
-def _same_jvp(tangents: Parts, node: Node) -> Node | None:
-    return tangents[0]  # not through the op, which would judge the tangent
 
 
 def _require_rank_samples(rng: np.random.Generator) -> list[Sample]:
@@ -199,6 +248,7 @@ def _eigh_vjp(cts: Parts, node: Node, needs: Sequence[bool]) -> list[Node | None
     w, v = output(node, 0), output(node, 1)
     inner = None if gw is None else diagonal_matrix(gw)
     if gv is not None:
+        gv = require_distinct(gv, w)
         turn = divide_gaps(matmul(v, gv, transpose_x=True), _gaps(w, v.shape), w, square=True)
         inner = turn if inner is None else inner + turn
     return [None if inner is None else _half_of_symmetric(_sandwich(v, inner))]
@@ -322,6 +372,10 @@ def _svd_vjp(cts: Parts, node: Node, needs: Sequence[bool]) -> list[Node | None]
     k = min(m, n)
     inner = None if gs is None else diagonal_matrix(gs)
     square = (*x.shape[:-2], k, k)
+    if gu is not None:
+        gu = require_distinct(gu, s)
+    if gvh is not None:
+        gvh = matrix_transpose(require_distinct(matrix_transpose(gvh), s))
     mu = None if gu is None else matmul(u, gu, transpose_x=True)
     mv = None if gvh is None else matmul(vh, gvh, transpose_y=True)
     beyond: Node | None = None
