@@ -45,6 +45,11 @@ def einsum(subscripts: str, /, *operands: Any) -> Tensor:
     >>> cg.einsum("ij,jk->ik", x, x).tolist(), cg.einsum("ii", x).item()
     ([[7.0, 10.0], [15.0, 22.0]], 5.0)
     """
+    if not isinstance(subscripts, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise UsageError(
+            f"einsum takes its subscripts first, as a string such as 'ij,jk->ik', not "
+            f"{type(subscripts).__name__}{where_called()}"
+        )
     if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
         operands = tuple(list[Any](operands[0]))
     if not operands:
@@ -82,11 +87,6 @@ def _parse(
     def fail(reason: str) -> UsageError:
         return UsageError(f"einsum({subscripts!r}): {reason}{where_called()}")
 
-    if not isinstance(subscripts, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise UsageError(
-            f"einsum takes its subscripts first, as a string such as 'ij,jk->ik', not "
-            f"{type(subscripts).__name__}{where_called()}"
-        )
     left, arrow, right = subscripts.replace(" ", "").partition("->")
     parts = left.split(",")
     if len(parts) != len(ranks):
