@@ -28,6 +28,11 @@ def code(text: object) -> str:
     return f"`{cell(text)}`" if str(text).strip() else ""
 
 
+def sentence(text: str) -> str:
+    """Text that may stand in a cell, with the capital and the full stop of a sentence."""
+    return cell(text[:1].upper() + text[1:]).rstrip(".") + "."
+
+
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     """A Markdown table."""
     lines = [head, tuple("---" for _ in head), *rows]
@@ -46,10 +51,15 @@ def derivative(op: Any) -> str:
     return "transpose" if op.transpose is not None else "vjp and jvp"
 
 
+def internal(op: Any) -> bool:
+    """Whether an op is made by derivative rules only, and has no function of its own."""
+    return "internal" in op.tags
+
+
 def families() -> dict[str, list[Any]]:
-    """The ops by family, in the order of registration."""
+    """The ops by family, in the order of registration; internal ones at the end of theirs."""
     found: dict[str, list[Any]] = {}
-    for op in REGISTRY.values():
+    for op in sorted(REGISTRY.values(), key=internal):
         found.setdefault(op.family, []).append(op)
     return found
 
@@ -59,11 +69,18 @@ def ops_page() -> str:
     pieces = [
         "# The ops\n",
         f"All {len(REGISTRY)} ops (primitives), as their records in `cartograd/ops/` state them. "
-        "A composite, which is built from ops, is not listed: it has no rules of its own.\n",
+        "A composite, which is built from ops, is not listed: it has no rules of its own. "
+        "Ops marked * are made by derivative rules only.\n",
     ]
     for family, ops in families().items():
         rows = [
-            (code(op.name), cell(op.doc), code(op.formula), cell(op.kinds), cell(derivative(op)))
+            (
+                code(op.name) + "\\*" * internal(op),
+                cell(op.doc),
+                code(op.formula),
+                cell(op.kinds),
+                cell(derivative(op)),
+            )
             for op in ops
         ]
         pieces.append(f"## {family.capitalize()}\n")
@@ -73,8 +90,9 @@ def ops_page() -> str:
 
 def conventions_table() -> str:
     """The derivative that each op with a kink or a tie has there."""
-    rows = [(code(op.name), cell(op.kink)) for op in REGISTRY.values() if op.kink]
-    return table(("op", "at its kink or tie"), sorted(rows))
+    ops = [op for op in REGISTRY.values() if op.kink and not internal(op)]
+    rows = [(code(op.name), sentence(op.kink)) for op in sorted(ops, key=lambda op: op.name)]
+    return table(("op", "at its kink or tie"), rows)
 
 
 def conventions_page(page: str) -> str:
@@ -157,9 +175,9 @@ def entry(name: str, thing: Any) -> str:
     if isinstance(thing, types.ModuleType):
         return ""
     if not (inspect.isroutine(thing) or isinstance(thing, type)):
-        return f"### {prose(name)}\n\n`{cell(repr(thing))}`\n"
+        return f"## {prose(name)}\n\n`{cell(repr(thing))}`\n"
     pieces = [
-        f"### {prose(name)}\n",
+        f"## {prose(name)}\n",
         f"```python\n{signature(name, thing)}\n```\n",
         docstring(thing),
     ]
