@@ -128,19 +128,20 @@ def test_kill_9_at_random_moments(tmp_path):
     clock = random.Random(7)
     last = 0
     for _ in range(6):
-        child = subprocess.Popen(
+        with subprocess.Popen(
             [sys.executable, "-c", CHILD, str(tmp_path)],
             stdout=subprocess.PIPE,
             cwd=ROOT,
             env=ENVIRONMENT,
-        )
-        assert child.stdout is not None
-        first = child.stdout.readline()
-        time.sleep(clock.random() * 0.03)
-        os.kill(child.pid, signal.SIGKILL)
-        reported = [int(line) for line in (first + child.stdout.read()).split(b"\n") if line]
-        child.stdout.close()
-        assert child.wait() == -signal.SIGKILL
+        ) as child:
+            try:
+                assert child.stdout is not None
+                first = child.stdout.readline()
+                time.sleep(clock.random() * 0.03)
+            finally:
+                child.kill()
+            reported = [int(line) for line in (first + child.stdout.read()).split(b"\n") if line]
+        assert child.returncode == -signal.SIGKILL
         step = check_step(tmp_path, range(max(reported), max(reported) + 2))
         assert step > last
         last = step

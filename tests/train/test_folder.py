@@ -52,19 +52,18 @@ def test_two_processes_cannot_train_in_one_folder(tmp_path):
         "    print('claimed', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "run")]
-    child = subprocess.Popen(
+    with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT, text=True
-    )
-    assert child.stdout is not None
-    assert child.stdout.readline() == "claimed\n"
-    with (
-        pytest.raises(UsageError, match="another process"),
-        RunFolder(tmp_path / "run").claimed(resume=True),
-    ):
-        pass
-    child.kill()
-    child.communicate()
-    with RunFolder(tmp_path / "run").claimed(resume=True):  # a killed process holds nothing
+    ) as child:
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "claimed\n"
+            folder = RunFolder(tmp_path / "run")
+            with pytest.raises(UsageError, match="another process"), folder.claimed(resume=True):
+                pass
+        finally:
+            child.kill()
+    with folder.claimed(resume=True):  # a killed process holds nothing
         pass
 
 

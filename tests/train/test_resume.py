@@ -178,14 +178,17 @@ def child(folder):
 def test_kill_9_at_random_moments(whole, tmp_path):
     clock = random.Random(3)
     kills = 0
-    for _ in range(25):
-        process = child(tmp_path)
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        if kills < 3:
-            time.sleep(clock.random() * 0.15)
-            process.kill()
-        process.communicate()
+    for _ in range(12):
+        with child(tmp_path) as process:
+            try:
+                assert process.stdout is not None
+                assert process.stdout.readline() == b"ready\n"
+                if kills < 3:
+                    time.sleep(clock.random() * 0.15)
+                    process.kill()
+                process.wait(120)
+            finally:
+                process.kill()
         if process.returncode == 0:
             break
         assert process.returncode == -signal.SIGKILL
@@ -195,13 +198,16 @@ def test_kill_9_at_random_moments(whole, tmp_path):
 
 
 def test_a_program_that_gets_ctrl_c_leaves_with_130(tmp_path):
-    process = child(tmp_path)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"ready\n"
-    while not (tmp_path / "checkpoints").exists():
-        time.sleep(0.005)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    with child(tmp_path) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            while not (tmp_path / "checkpoints").exists():
+                time.sleep(0.005)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=120)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert b"press Ctrl-C again" in errors
     assert b"Traceback" not in errors

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, cast
 
 from ..errors import FileFormatError, UsageError
+from ..optim.lr_scheduler import ReduceLROnPlateau
 from ..record import Event
 from .checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from .folder import RunFolder
@@ -305,6 +306,11 @@ class LRSchedule(Callback):
             raise UsageError(f"LRSchedule: every={every!r} is neither 'epoch' nor 'step'")
         if monitor is not None and every == "step":
             raise UsageError("LRSchedule: a monitored number is known once an epoch: every='epoch'")
+        if monitor is None and isinstance(scheduler, ReduceLROnPlateau):
+            raise UsageError(
+                "LRSchedule: ReduceLROnPlateau looks at a number of the epoch's: give monitor=, "
+                "as in LRSchedule(plateau, monitor='val_loss')"
+            )
         self.scheduler: Scheduler = scheduler
         self.every, self.monitor = every, monitor
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from ..record import Event
 from .callbacks import Callback
@@ -66,6 +66,10 @@ class Progress(Callback):
         if event.kind == "fit":
             self._epochs = _whole(data.get("max_epochs"))
             self._total = _whole(data.get("batches"))
+            for problem in cast("list[str]", data.get("skipped", [])):
+                self._print(f"passed over a damaged checkpoint: {problem}")
+            if data.get("resumed"):
+                self._print(f"resumed at step {event.step}")
         elif event.kind == "batch":
             self._move(data)
         elif event.kind == "epoch":
@@ -85,11 +89,10 @@ class Progress(Callback):
     def _move(self, data: Mapping[str, object]) -> None:
         if self._bar is None:
             return
+        numbers = f"loss {_short(data.get('loss'))}"
         if self._task is None:
-            self._task = self._bar.add_task(self._name(data), total=self._total, numbers="")
-        self._bar.update(
-            self._task, completed=data["batch"], numbers=f"loss {_short(data.get('loss'))}"
-        )
+            self._task = self._bar.add_task(self._name(data), total=self._total, numbers=numbers)
+        self._bar.update(self._task, completed=data["batch"], numbers=numbers)
 
     def _end_bar(self) -> None:
         if self._bar is not None and self._task is not None:
