@@ -6,7 +6,7 @@ when there is one, and a check that needs one is left out when there is none.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,12 @@ __all__ = [
     "require_floating",
     "require_same_shape",
     "stop_gradient",
+    "widely",
     "widen",
 ]
+
+
+_HALF = (float16, bfloat16)
 
 
 def as_tensor(value: Any) -> Tensor:
@@ -64,7 +68,13 @@ def canonical_axis(op: str, axis: int, ndim: int) -> int:
 
 def widen(x: Tensor) -> Tensor:
     """float16 and bfloat16 as float32, so that sums and exponentials keep their digits."""
-    return x.astype(float32) if x.dtype == float16 or x.dtype == bfloat16 else x
+    return x.astype(float32) if x.dtype in _HALF else x
+
+
+def widely(f: Callable[[Tensor], Tensor], x: Any) -> Tensor:
+    """f(x), float16 and bfloat16 computed in float32 and rounded once."""
+    tensor = as_tensor(x)
+    return f(widen(tensor)).astype(tensor.dtype) if tensor.dtype in _HALF else f(tensor)
 
 
 def require_floating(op: str, x: Tensor, name: str = "input") -> None:

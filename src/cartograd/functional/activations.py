@@ -12,7 +12,7 @@ from ..errors import ShapeError, UsageError
 from ..graph import where_called
 from ..random import Generator, uniform
 from ..tensor import Tensor
-from ._common import as_tensor, canonical_axis, choose_axis, require_floating
+from ._common import as_tensor, canonical_axis, choose_axis, require_floating, widely
 from ._xp import xp
 
 __all__ = [
@@ -60,8 +60,7 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
     >>> cg.nn.functional.leaky_relu(cg.asarray([-2.0, 2.0]), 0.5).tolist()
     [-1.0, 2.0]
     """
-    x = as_tensor(input)
-    return xp.where(x > 0, x, negative_slope * x)
+    return widely(lambda x: xp.where(x > 0, x, negative_slope * x), input)
 
 
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
@@ -113,8 +112,7 @@ def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     >>> cg.nn.functional.elu(cg.asarray([0.0, 3.0])).tolist()
     [0.0, 3.0]
     """
-    x = as_tensor(input)
-    return xp.where(x > 0, x, alpha * xp.expm1(x))
+    return widely(lambda x: xp.where(x > 0, x, alpha * xp.expm1(x)), input)
 
 
 _SELU_ALPHA = 1.6732632423543772848170429916717
@@ -128,8 +126,10 @@ def selu(input: Tensor, inplace: bool = False) -> Tensor:
     >>> round(cg.nn.functional.selu(cg.asarray(1.0)).item(), 4)
     1.0507
     """
-    x = as_tensor(input)
-    return xp.where(x > 0, _SELU_SCALE * x, (_SELU_SCALE * _SELU_ALPHA) * xp.expm1(x))
+    return widely(
+        lambda x: xp.where(x > 0, _SELU_SCALE * x, (_SELU_SCALE * _SELU_ALPHA) * xp.expm1(x)),
+        input,
+    )
 
 
 def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
@@ -139,8 +139,7 @@ def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     >>> cg.nn.functional.celu(cg.asarray([0.0, 3.0]), alpha=2.0).tolist()
     [0.0, 3.0]
     """
-    x = as_tensor(input)
-    return xp.where(x > 0, x, alpha * xp.expm1(x / alpha))
+    return widely(lambda x: xp.where(x > 0, x, alpha * xp.expm1(x / alpha)), input)
 
 
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
@@ -155,13 +154,18 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     """
     x = as_tensor(input)
     require_floating("gelu", x)
-    if approximate == "tanh":
-        inner = math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))
-        # (1 + tanh u) / 2 is sigmoid(2u), without the cancellation at large negative u
-        return x * xp.sigmoid(2.0 * inner)
-    if approximate != "none":
+    if approximate not in ("none", "tanh"):
         raise UsageError(f"gelu: approximate={approximate!r} is neither 'none' nor 'tanh'")
+    return widely(_gelu_exact if approximate == "none" else _gelu_tanh, x)
+
+
+def _gelu_exact(x: Tensor) -> Tensor:
     return (0.5 * x) * xp.erfc(x * -math.sqrt(0.5))
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    # (1 + tanh u) / 2 is sigmoid(2u), without the cancellation at large negative u.
+    return x * xp.sigmoid((2 * math.sqrt(2 / math.pi)) * (x + 0.044715 * (x * x * x)))
 
 
 def sigmoid(input: Tensor) -> Tensor:
@@ -171,7 +175,7 @@ def sigmoid(input: Tensor) -> Tensor:
     >>> cg.nn.functional.sigmoid(cg.asarray(0.0)).item()
     0.5
     """
-    return xp.sigmoid(as_tensor(input))
+    return widely(xp.sigmoid, input)
 
 
 def tanh(input: Tensor) -> Tensor:
@@ -191,7 +195,7 @@ def logsigmoid(input: Tensor) -> Tensor:
     >>> cg.nn.functional.logsigmoid(cg.asarray(-1000.0)).item()
     -1000.0
     """
-    return -xp.softplus(-as_tensor(input))
+    return widely(lambda x: -xp.softplus(-x), input)
 
 
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
@@ -201,8 +205,7 @@ def silu(input: Tensor, inplace: bool = False) -> Tensor:
     >>> cg.nn.functional.silu(cg.asarray(0.0)).item()
     0.0
     """
-    x = as_tensor(input)
-    return x * xp.sigmoid(x)
+    return widely(lambda x: x * xp.sigmoid(x), input)
 
 
 def mish(input: Tensor, inplace: bool = False) -> Tensor:
@@ -212,8 +215,7 @@ def mish(input: Tensor, inplace: bool = False) -> Tensor:
     >>> cg.nn.functional.mish(cg.asarray(0.0)).item()
     0.0
     """
-    x = as_tensor(input)
-    return x * xp.tanh(xp.softplus(x))
+    return widely(lambda x: x * xp.tanh(xp.softplus(x)), input)
 
 
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
@@ -225,9 +227,12 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
     >>> round(cg.nn.functional.softplus(cg.asarray(0.0)).item(), 4)
     0.6931
     """
-    x = as_tensor(input)
-    scaled = beta * x
-    return xp.where(scaled > threshold, x, xp.softplus(scaled) / beta)
+
+    def curve(x: Tensor) -> Tensor:
+        scaled = beta * x
+        return xp.where(scaled > threshold, x, xp.softplus(scaled) / beta)
+
+    return widely(curve, input)
 
 
 def softsign(input: Tensor) -> Tensor:
@@ -237,8 +242,7 @@ def softsign(input: Tensor) -> Tensor:
     >>> cg.nn.functional.softsign(cg.asarray([-1.0, 3.0])).tolist()
     [-0.5, 0.75]
     """
-    x = as_tensor(input)
-    return x / (1.0 + xp.abs(x))
+    return widely(lambda x: x / (1.0 + xp.abs(x)), input)
 
 
 def tanhshrink(input: Tensor) -> Tensor:
@@ -248,8 +252,7 @@ def tanhshrink(input: Tensor) -> Tensor:
     >>> cg.nn.functional.tanhshrink(cg.asarray(0.0)).item()
     0.0
     """
-    x = as_tensor(input)
-    return x - xp.tanh(x)
+    return widely(lambda x: x - xp.tanh(x), input)
 
 
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
@@ -315,7 +318,7 @@ def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     >>> cg.nn.functional.hardsigmoid(cg.asarray(0.0)).item()
     0.5
     """
-    return hardtanh(as_tensor(input) + 3.0, 0.0, 6.0) / 6.0
+    return widely(lambda x: hardtanh(x + 3.0, 0.0, 6.0) / 6.0, input)
 
 
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
@@ -325,8 +328,9 @@ def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     >>> cg.nn.functional.hardswish(cg.asarray([-4.0, 4.0])).tolist()
     [0.0, 4.0]
     """
-    x = as_tensor(input)
-    return xp.where(x <= -3.0, 0.0, xp.where(x >= 3.0, x, x * (x + 3.0) / 6.0))
+    return widely(
+        lambda x: xp.where(x <= -3.0, 0.0, xp.where(x >= 3.0, x, x * (x + 3.0) / 6.0)), input
+    )
 
 
 def glu(input: Tensor, axis: int | None = None, *, dim: int | None = None) -> Tensor:

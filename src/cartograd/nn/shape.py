@@ -108,6 +108,10 @@ class Upsample(Module):
         recompute_scale_factor: bool | None = None,
     ) -> None:
         super().__init__()
+        if isinstance(scale_factor, int | float):
+            scale_factor = float(scale_factor)
+        elif scale_factor is not None:
+            scale_factor = tuple(float(factor) for factor in scale_factor)
         self.size, self.scale_factor, self.mode = size, scale_factor, mode
         self.align_corners = align_corners
         self.recompute_scale_factor = recompute_scale_factor
