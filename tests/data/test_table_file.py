@@ -68,6 +68,8 @@ def test_usual_varieties_are_read(tmp_path: Path) -> None:
         "zipped.csv.gz": gzip.compress(b"a,b\n1,x y\n2,\n"),
     }.items():
         assert rows_of(read_table(write(tmp_path / name, content))) == expected, name
+    inches = write(tmp_path / "inches.csv", 'a,b\n1,5" wide\n')
+    assert rows_of(read_table(inches)) == [["1", '5" wide']]
     latin = write(tmp_path / "latin.csv", "a,b\n1,é\n".encode("latin-1"))
     assert rows_of(read_table(latin, encoding="latin-1")) == [["1", "é"]]
     odd = write(tmp_path / "odd.csv", "a:b\n1:2\n")
@@ -83,7 +85,10 @@ def test_usual_varieties_are_read(tmp_path: Path) -> None:
         ("a,b,a\n1,2,3\n", "more than one column named 'a'"),
         ("a,b\n1,2\n3\n", r"different lengths \(Row #3: Expected 2 columns, got 1.*half written"),
         ("a,b\n1,2\n3,4,5\n", r"different lengths \(Row #3: Expected 2 columns, got 3"),
-        ('a,b\n1,"x\n2,3\n', "odd number of quotes.*half written"),
+        ('a,b\n1,"x\n2,3\n', "line 2: a quote is not closed.*half written"),
+        ('a,b\n1,2\n"x""y","', "line 3: a quote is not closed.*half written"),
+        ('a,b\n1,5" wide\n2,"x\n', "line 3: a quote is not closed"),
+        ('a,b\n1,"x"y\n', "line 2: a quote is not closed"),
         ("1.5,2\n3,4\n", "first row .* numbers only"),
         (b"a,b\n1,\xff\xfe\n", "not text in utf-8.*latin-1"),
         (b"\x89PNG\r\n\x1a\n\0\0\0", "zero bytes"),

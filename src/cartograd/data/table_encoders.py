@@ -284,8 +284,9 @@ class TextEncoder:
             for word in re.findall(r"\w+", text.lower()):
                 table[row, zlib.crc32(word.encode("utf-8", "surrogatepass")) % self.width] += 1
         table = np.log1p(table)
-        length = np.sqrt((table * table).sum(1, keepdims=True))
-        return (table / np.where(length > 0, length, np.float32(1)))[codes]
+        length: NDArray[np.float32] = np.linalg.norm(table, axis=1, keepdims=True)
+        np.divide(table, length, out=table, where=length > 0)
+        return table[codes]
 
     def to_json(self) -> dict[str, Any]:
         """The encoder as JSON data."""

@@ -143,12 +143,9 @@ def _read_csv(path: Path, delimiter: str | None, encoding: str) -> Any:
         encoding = "utf-16"
     elif b"\0" in head:
         raise DataError(f"{str(path)!r} is not a text file: it has zero bytes")
-    if quotes % 2:
-        raise DataError(
-            f"{str(path)!r} has an odd number of quotes: one is never closed, as in a file that "
-            "is half written"
-        )
     names, delimiter = _header(path, head, delimiter, encoding)
+    if quotes:
+        _check_quotes(path, delimiter, encoding)
     try:
         table = reader.read_csv(
             path,
@@ -168,15 +165,31 @@ def _read_csv(path: Path, delimiter: str | None, encoding: str) -> Any:
     return table
 
 
-def _look(path: Path) -> tuple[bytes, int]:
-    """The first bytes of a file, and how many quotes it has in all."""
+def _look(path: Path) -> tuple[bytes, bool]:
+    """The first bytes of a file, and whether there are quotes in it."""
     pa, _ = arrow()
-    head, quotes = b"", 0
+    head, quotes = b"", False
     with pa.input_stream(str(path), compression="detect") as source:
         while chunk := source.read(_HEAD):
             head = head or chunk
-            quotes += chunk.count(b'"')
+            quotes = quotes or b'"' in chunk
     return head, quotes
+
+
+def _check_quotes(path: Path, delimiter: str, encoding: str) -> None:
+    """Refuse quotes that are never closed: pyarrow takes the rest of the file as one value."""
+    pa, _ = arrow()
+    with pa.input_stream(str(path), compression="detect") as source:
+        lines = io.TextIOWrapper(source, encoding, errors="replace", newline="")
+        reader, started = csv.reader(lines, delimiter=delimiter, strict=True), 1
+        try:
+            for _ in reader:
+                started = reader.line_num + 1
+        except csv.Error as error:
+            raise DataError(
+                f"{str(path)!r}, from line {started}: a quote is not closed ({error}), as in a "
+                "file that is half written; a quote within quotes must be written twice"
+            ) from error
 
 
 def _header(path: Path, head: bytes, delimiter: str | None, encoding: str) -> tuple[list[str], str]:
