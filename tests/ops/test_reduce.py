@@ -210,16 +210,18 @@ def test_running_products_with_zeros(row: list[float]) -> None:
     np.testing.assert_allclose(forward_jacobian, jacobian, rtol=1e-13, atol=0)
 
 
-def test_products_over_several_axes() -> None:
-    """Over two axes that are not the last, with zeros, as over one axis of all their elements."""
+@pytest.mark.parametrize("axes", [(0, 2), (0, 1), (1, 2), (0, 1, 2)])
+def test_products_over_several_axes(axes: tuple[int, ...]) -> None:
+    """Over any of the axes, with zeros: the product of the others that share the kept index."""
     x = np.random.default_rng(1).standard_normal((3, 2, 2))
     x[0, 0, 0] = x[1, 1, 1] = x[2, 0, 1] = 0.0
     node = leaf(x)
-    grad = gradient(prod(node, axes=(0, 2)), node)
-    for i, j, k in itertools.product(range(3), range(2), range(2)):
-        others = x[:, j, :].copy()
-        others[i, k] = 1.0
-        assert grad[i, j, k] == pytest.approx(np.prod(others), rel=1e-14, abs=0)
+    grad = gradient(prod(node, axes=axes), node)
+    for at in np.ndindex(x.shape):
+        others = x.copy()
+        others[at] = 1.0
+        mine = tuple(slice(None) if a in axes else i for a, i in enumerate(at))
+        assert grad[at] == pytest.approx(np.prod(others[mine]), rel=1e-14, abs=0)
 
 
 # --- the linear recurrence -----------------------------------------------------------------------

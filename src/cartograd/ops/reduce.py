@@ -357,25 +357,23 @@ def _accumulate(ufunc: Any, x: Array, axis: int, reverse: bool = False) -> Array
     return _along(y, axis, _BACK) if reverse else y
 
 
-def _shift(x: Node, axis: int, by: int, fill: float = 0.0) -> Node:
-    """The elements moved by one along an axis, to the right (by=1) or left (by=-1)."""
-    n = x.shape[axis]
-    if n == 0:
+def _shift(x: Node, axis: int, by: int) -> Node:
+    """The elements moved by one along an axis, to the right (by=1) or left (by=-1); 0 comes in."""
+    if x.shape[axis] == 0:
         return x
     left, right = (0,) * axis, (0,) * (x.ndim - axis - 1)
-    if fill == 0.0:
-        return pad(
-            x, low=(*left, by, *right), high=(*left, -by, *right), interior=(0,) * x.ndim
-        )  # fmt: skip
-    edge = full((*x.shape[:axis], 1, *x.shape[axis + 1 :]), x.dtype, fill)
-    start = 0 if by > 0 else 1
-    rest = slice_op(
-        x,
-        starts=(*left, start, *right),
-        stops=(*x.shape[:axis], n - 1 + start, *x.shape[axis + 1 :]),
-        steps=(1,) * x.ndim,
-    )
-    return concat(edge, rest, axis=axis) if by > 0 else concat(rest, edge, axis=axis)
+    return pad(x, low=(*left, by, *right), high=(*left, -by, *right), interior=(0,) * x.ndim)
+
+
+def _products_before(y: Node, axis: int) -> Node:
+    """Of running products, the one up to but without each element: 1, y[0], y[1], ..."""
+    shape = y.shape
+    if shape[axis] == 0:
+        return y
+    one = full((*shape[:axis], 1, *shape[axis + 1 :]), y.dtype, 1.0)
+    stops = (*shape[:axis], shape[axis] - 1, *shape[axis + 1 :])
+    rest = slice_op(y, starts=(0,) * y.ndim, stops=stops, steps=(1,) * y.ndim)
+    return concat(one, rest, axis=axis)
 
 
 def _cumsum(x: Array, axis: int, reverse: bool = False) -> Array:
@@ -482,12 +480,12 @@ linear_recurrence: Op = _running(
 def _cumprod_vjp(cts: Cts, node: Node, needs: Sequence[bool]) -> list[Node | None]:
     axis = node.params["axis"]
     after = linear_recurrence(_shift(node.inputs[0], axis, -1), cts[0], axis=axis, reverse=True)
-    return [_shift(node, axis, 1, fill=1.0) * after]
+    return [_products_before(node, axis) * after]
 
 
 def _cumprod_jvp(tangents: Cts, node: Node) -> Node:
     axis = node.params["axis"]
-    drive = _shift(node, axis, 1, fill=1.0) * tangents[0]
+    drive = _products_before(node, axis) * tangents[0]
     return linear_recurrence(node.inputs[0], drive, axis=axis)
 
 
@@ -528,9 +526,9 @@ def _prod_partials(x: Node, axes: Axes) -> Node:
         size *= n
     row = reshape(moved, shape=(*shape[:kept], size)) if len(axes) != 1 else moved
     turn = (kept,)
-    before = _shift(cumprod(row, axis=kept), kept, 1, fill=1.0)
+    before = _products_before(cumprod(row, axis=kept), kept)
     flip = REGISTRY["flip"]
-    after = flip(_shift(cumprod(flip(row, axes=turn), axis=kept), kept, 1, fill=1.0), axes=turn)
+    after = flip(_products_before(cumprod(flip(row, axes=turn), axis=kept), kept), axes=turn)
     partial = before * after
     if row is not moved:
         partial = reshape(partial, shape=shape)
@@ -555,6 +553,7 @@ def _prod_samples(rng: np.random.Generator) -> list[Sample]:
         Sample((one,), {"axes": (1,)}),
         Sample((two,), {"axes": (1,)}),
         Sample((one,), {"axes": (0, 1)}),
+        Sample((rng.standard_normal((2, 1, 3)),), {"axes": (0, 1)}),
         Sample((np.zeros((2, 0)),), {"axes": (1,)}),
     ]
 
