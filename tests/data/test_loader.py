@@ -148,7 +148,7 @@ def test_a_run_resumes_in_the_middle_of_an_epoch_exactly(what: str, how: str) ->
     whole = make()
     expected = [values(whole) for _ in range(3)]
     total = len(expected[1])
-    for cut in (0, 1, total - 1, total):
+    for cut in (1, total) if "workers" in how else (0, 1, total - 1, total):
         first = make()
         values(first)
         pass_ = iter(first)
