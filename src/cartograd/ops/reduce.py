@@ -179,11 +179,6 @@ def _extremum_vjp(cts: Cts, node: Node, needs: Sequence[bool]) -> list[Node | No
     return [_where(hit, _expand(cts[0] / count, x.shape, axes), 0.0)]
 
 
-def _extremum_taken(y: Node, x: Node) -> list[Node | None]:
-    """Where an element is (one of) the extrema: elsewhere its derivative is a structural zero."""
-    return [_hits(x, y, y.params["axes"])[0]]
-
-
 def _extremum_jvp(tangents: Cts, node: Node) -> Node:
     x, axes = node.inputs[0], node.params["axes"]
     hit, count = _hits(x, node, axes)
@@ -199,7 +194,7 @@ max_op: Op = _reduction(
     empty=False,
     vjp=_extremum_vjp,
     jvp=_extremum_jvp,
-    taken=_extremum_taken,
+    structural="sparse",  # the cotangent goes to the extrema alone
     kink=_TIES,
     doc="The largest element along some axes; NaN if there is one.",
     formula="y = max_i x[i]",
@@ -211,7 +206,7 @@ min_op: Op = _reduction(
     empty=False,
     vjp=_extremum_vjp,
     jvp=_extremum_jvp,
-    taken=_extremum_taken,
+    structural="sparse",  # the cotangent goes to the extrema alone
     kink=_TIES,
     doc="The smallest element along some axes; NaN if there is one.",
     formula="y = min_i x[i]",

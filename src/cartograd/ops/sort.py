@@ -107,6 +107,7 @@ sort: Op = make_op(
     _sort_rule("sort", index=False),
     vjp=_sort_vjp,
     jvp=_sort_jvp,
+    structural="dense",
     batch=_sort_batch("sort"),
     flops=16,
     kink=_TIES,
