@@ -1,8 +1,8 @@
-"""What the elementwise ops are, in mpmath: values and derivatives written by hand, and where to try.
+"""What the elementwise ops are, in mpmath: values and derivatives by hand, and where to try them.
 
 Nothing here knows Cartograd. `UNARY[name]` holds f, f', f'', f''' as functions of mpmath numbers;
-`BINARY[name]` holds d^(i+j) f / dx1^i dx2^j as a function of (x1, x2, i, j). tests/ops/test_truth.py
-checks the derivatives against mpmath's own differences.
+`BINARY[name]` holds d^(i+j) f / dx1^i dx2^j as a function of (x1, x2, i, j). `test_truth.py` checks
+the derivatives against mpmath's own differences.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Unary:
     points: tuple[Make, ...] = EVERYWHERE
     params: dict[str, int] = field(default_factory=dict)
     loose: tuple[int, ...] = ()
-    at: dict[float, tuple[float, ...]] = field(default_factory=dict)
+    at: tuple[tuple[float, tuple[float, ...]], ...] = ()
     share: float = 1.0
 
 
@@ -102,6 +102,7 @@ class Binary:
     params: dict[str, int] = field(default_factory=dict)
     loose: tuple[int, ...] = ()
     share: float = 1.0
+    inside: Callable[[Points, Points], Any] | None = None  # the points kept, if not all
 
 
 # --- accurate building blocks --------------------------------------------------------------------
@@ -201,7 +202,6 @@ def _psi(n: int) -> Callable[[Any], Any]:
             if n and x > 0:
                 return (-1) ** (n + 1) * mp.factorial(n) * mp.zeta(n + 1, x)
             if n and x < 0:
-                u = mp.pi * x
                 c = mp.cot(mp.pi * (x - mp.nint(x)))
                 turned = (-1) ** n * f(1 - x)
                 polynomial = (
@@ -211,7 +211,6 @@ def _psi(n: int) -> Callable[[Any], Any]:
                     -(1 + c**2) * (2 + 6 * c**2),
                     (1 + c**2) * (16 * c + 24 * c**3),
                 )[n]
-                del u
                 return turned - mp.pi ** (n + 1) * polynomial
             return mp.digamma(x)
 
@@ -222,7 +221,6 @@ def _sinc(n: int) -> Callable[[Any], Any]:
     def f(x: Any) -> Any:
         u = mp.pi * x
         if abs(u) < mp.mpf("1e-12"):  # u**4 is below the digits kept
-            even = (1, -mp.mpf(1) / 3, mp.mpf(1) / 5, -mp.mpf(1) / 7, mp.mpf(1) / 9)
             first = (
                 (1 - u * u / 6),
                 (-u / 3 + u**3 / 30),
@@ -230,7 +228,6 @@ def _sinc(n: int) -> Callable[[Any], Any]:
                 (u / 5 - u**3 / 42),
                 (mp.mpf(1) / 5 - u * u / 14),
             )
-            del even
             return mp.pi**n * first[n]
         with mp.extradps(70):
             r = mp.pi * (x - mp.nint(x))
@@ -271,6 +268,10 @@ def _log(base: Any) -> tuple[Callable[[Any], Any], ...]:
     )
 
 
+def _exp2(k: int) -> Callable[[Any], Any]:
+    return lambda x: mp.log(2) ** k * mp.power(2, x)
+
+
 def _r(x: Any) -> Any:
     return mp.sqrt((1 - x) * (1 + x))
 
@@ -302,7 +303,12 @@ UNARY: dict[str, Unary] = {
             lambda x: 3 / (8 * x * x * mp.sqrt(x)),
         ),
         POSITIVE,
-        at={0.0: (0.0, inf, -inf, inf), -0.0: (-0.0, inf), inf: (inf, 0.0), -1.0: (nan, nan)},
+        at=(
+            (0.0, (0.0, inf, -inf, inf)),
+            (-0.0, (-0.0, inf)),
+            (inf, (inf, 0.0)),
+            (-1.0, (nan, nan)),
+        ),
     ),
     "rsqrt": Unary(
         (
@@ -312,22 +318,53 @@ UNARY: dict[str, Unary] = {
             lambda x: -15 / (8 * x**3 * mp.sqrt(x)),
         ),
         POSITIVE,
-        at={0.0: (inf, -inf), inf: (0.0, -0.0), -1.0: (nan, nan)},
+        at=(
+            (0.0, (inf, -inf)),
+            (inf, (0.0, -0.0)),
+            (-1.0, (nan, nan)),
+        ),
     ),
-    "exp": Unary((mp.exp,) * 4, RANGE, at={inf: (inf,) * 4, -inf: (0.0,) * 4}),
-    "exp2": Unary(
-        tuple((lambda k: lambda x: mp.log(2) ** k * mp.power(2, x))(k) for k in range(4)),
+    "exp": Unary(
+        (mp.exp,) * 4,
         RANGE,
-        at={inf: (inf,) * 4, -inf: (0.0,) * 4},
+        at=(
+            (inf, (inf,) * 4),
+            (-inf, (0.0,) * 4),
+        ),
     ),
-    "expm1": Unary((mp.expm1, mp.exp, mp.exp, mp.exp), RANGE, at={-inf: (-1.0, 0.0, 0.0, 0.0)}),
+    "exp2": Unary(
+        tuple(_exp2(k) for k in range(4)),
+        RANGE,
+        at=(
+            (inf, (inf,) * 4),
+            (-inf, (0.0,) * 4),
+        ),
+    ),
+    "expm1": Unary((mp.expm1, mp.exp, mp.exp, mp.exp), RANGE, at=((-inf, (-1.0, 0.0, 0.0, 0.0)),)),
     "log": Unary(
         (mp.log, lambda x: 1 / x, lambda x: -1 / x**2, lambda x: 2 / x**3),
         POSITIVE,
-        at={0.0: (-inf, inf), inf: (inf, 0.0, -0.0, 0.0)},
+        at=(
+            (0.0, (-inf, inf)),
+            (inf, (inf, 0.0, -0.0, 0.0)),
+        ),
     ),
-    "log2": Unary(_log(2), POSITIVE, at={0.0: (-inf, inf), inf: (inf, 0.0)}),
-    "log10": Unary(_log(10), POSITIVE, at={0.0: (-inf, inf), inf: (inf, 0.0)}),
+    "log2": Unary(
+        _log(2),
+        POSITIVE,
+        at=(
+            (0.0, (-inf, inf)),
+            (inf, (inf, 0.0)),
+        ),
+    ),
+    "log10": Unary(
+        _log(10),
+        POSITIVE,
+        at=(
+            (0.0, (-inf, inf)),
+            (inf, (inf, 0.0)),
+        ),
+    ),
     "log1p": Unary(
         (
             mp.log1p,
@@ -336,7 +373,11 @@ UNARY: dict[str, Unary] = {
             lambda x: 2 / (1 + x) ** 3,
         ),
         (scales(signs="+"), scales(-400, -0.001, "-"), near(-1.0, side="+")),
-        at={-1.0: (-inf, inf), inf: (inf, 0.0), 0.0: (0.0, 1.0, -1.0, 2.0)},
+        at=(
+            (-1.0, (-inf, inf)),
+            (inf, (inf, 0.0)),
+            (0.0, (0.0, 1.0, -1.0, 2.0)),
+        ),
     ),
     "sin": Unary((mp.sin, mp.cos, lambda x: -mp.sin(x), lambda x: -mp.cos(x))),
     "cos": Unary((mp.cos, lambda x: -mp.sin(x), lambda x: -mp.cos(x), mp.sin)),
@@ -361,7 +402,11 @@ UNARY: dict[str, Unary] = {
             lambda x: (1 + 2 * x * x) / _r(x) ** 5,
         ),
         UNIT,
-        at={1.0: (np.pi / 2, inf, inf), -1.0: (-np.pi / 2, inf, -inf), 2.0: (nan, nan)},
+        at=(
+            (1.0, (np.pi / 2, inf, inf)),
+            (-1.0, (-np.pi / 2, inf, -inf)),
+            (2.0, (nan, nan)),
+        ),
     ),
     "acos": Unary(
         (
@@ -371,7 +416,11 @@ UNARY: dict[str, Unary] = {
             lambda x: -(1 + 2 * x * x) / _r(x) ** 5,
         ),
         UNIT,
-        at={1.0: (0.0, -inf, -inf), -1.0: (np.pi, -inf, inf), 2.0: (nan, nan)},
+        at=(
+            (1.0, (0.0, -inf, -inf)),
+            (-1.0, (np.pi, -inf, inf)),
+            (2.0, (nan, nan)),
+        ),
     ),
     "atan": Unary(
         (
@@ -380,10 +429,13 @@ UNARY: dict[str, Unary] = {
             lambda x: -2 * x / (1 + x * x) ** 2,
             lambda x: (6 * x * x - 2) / (1 + x * x) ** 3,
         ),
-        at={inf: (np.pi / 2, 0.0, -0.0, 0.0), -inf: (-np.pi / 2, 0.0, 0.0, 0.0)},
+        at=(
+            (inf, (np.pi / 2, 0.0, -0.0, 0.0)),
+            (-inf, (-np.pi / 2, 0.0, 0.0, 0.0)),
+        ),
     ),
-    "sinh": Unary((_sinh, mp.cosh, _sinh, mp.cosh), RANGE, at={inf: (inf,) * 4}),
-    "cosh": Unary((mp.cosh, _sinh, mp.cosh, _sinh), RANGE, at={inf: (inf,) * 4}),
+    "sinh": Unary((_sinh, mp.cosh, _sinh, mp.cosh), RANGE, at=((inf, (inf,) * 4),)),
+    "cosh": Unary((mp.cosh, _sinh, mp.cosh, _sinh), RANGE, at=((inf, (inf,) * 4),)),
     "tanh": Unary(
         (
             _tanh,
@@ -392,7 +444,10 @@ UNARY: dict[str, Unary] = {
             lambda x: (6 * _tanh(x) ** 2 - 2) * _sech2(x),
         ),
         RANGE,
-        at={inf: (1.0, 0.0, -0.0, 0.0), -inf: (-1.0, 0.0, 0.0, 0.0)},
+        at=(
+            (inf, (1.0, 0.0, -0.0, 0.0)),
+            (-inf, (-1.0, 0.0, 0.0, 0.0)),
+        ),
     ),
     "sech2": Unary(
         (
@@ -402,7 +457,7 @@ UNARY: dict[str, Unary] = {
         ),
         RANGE,
         loose=(2,),
-        at={inf: (0.0, -0.0, 0.0)},
+        at=((inf, (0.0, -0.0, 0.0)),),
     ),
     "asinh": Unary(
         (
@@ -411,7 +466,11 @@ UNARY: dict[str, Unary] = {
             lambda x: -x / mp.sqrt(1 + x * x) ** 3,
             lambda x: (2 * x * x - 1) / mp.sqrt(1 + x * x) ** 5,
         ),
-        at={inf: (inf, 0.0), -inf: (-inf, 0.0), 0.0: (0.0, 1.0, -0.0, -1.0)},
+        at=(
+            (inf, (inf, 0.0)),
+            (-inf, (-inf, 0.0)),
+            (0.0, (0.0, 1.0, -0.0, -1.0)),
+        ),
     ),
     "acosh": Unary(
         (
@@ -421,7 +480,11 @@ UNARY: dict[str, Unary] = {
             lambda x: (2 * x * x + 1) / mp.sqrt((x - 1) * (x + 1)) ** 5,
         ),
         (scales(0.001, 400, "+"), uniform(1, 8), near(1.0, side="+")),
-        at={1.0: (0.0, inf, -inf), inf: (inf, 0.0), 0.5: (nan, nan)},
+        at=(
+            (1.0, (0.0, inf, -inf)),
+            (inf, (inf, 0.0)),
+            (0.5, (nan, nan)),
+        ),
     ),
     "atanh": Unary(
         (
@@ -431,7 +494,10 @@ UNARY: dict[str, Unary] = {
             lambda x: (2 + 6 * x * x) / ((1 - x) * (1 + x)) ** 3,
         ),
         UNIT,
-        at={1.0: (inf, inf, inf, inf), -1.0: (-inf, inf, -inf, inf)},
+        at=(
+            (1.0, (inf, inf, inf, inf)),
+            (-1.0, (-inf, inf, -inf, inf)),
+        ),
     ),
     "sigmoid": Unary(
         (
@@ -441,12 +507,18 @@ UNARY: dict[str, Unary] = {
             lambda x: _slope(x) * (3 * _tanh(x / 2) ** 2 - 1) / 2,
         ),
         RANGE,
-        at={inf: (1.0, 0.0, -0.0, 0.0), -inf: (0.0, 0.0, 0.0, 0.0)},
+        at=(
+            (inf, (1.0, 0.0, -0.0, 0.0)),
+            (-inf, (0.0, 0.0, 0.0, 0.0)),
+        ),
     ),
     "softplus": Unary(
         (_softplus, _logistic, _slope, lambda x: -_slope(x) * _tanh(x / 2)),
         RANGE,
-        at={inf: (inf, 1.0, 0.0, -0.0), -inf: (0.0, 0.0, 0.0, 0.0)},
+        at=(
+            (inf, (inf, 1.0, 0.0, -0.0)),
+            (-inf, (0.0, 0.0, 0.0, 0.0)),
+        ),
     ),
     "erf": Unary(
         (
@@ -456,7 +528,10 @@ UNARY: dict[str, Unary] = {
             lambda x: (4 * x * x - 2) * _c() * _gauss(x),
         ),
         (scales(-400, 1.45), uniform(-8, 8), uniform(-28, 28)),
-        at={inf: (1.0, 0.0, -0.0, 0.0), -inf: (-1.0, 0.0, 0.0, 0.0)},
+        at=(
+            (inf, (1.0, 0.0, -0.0, 0.0)),
+            (-inf, (-1.0, 0.0, 0.0, 0.0)),
+        ),
     ),
     "erfc": Unary(
         (
@@ -466,7 +541,10 @@ UNARY: dict[str, Unary] = {
             lambda x: -(4 * x * x - 2) * _c() * _gauss(x),
         ),
         (scales(-400, 1.45), uniform(-8, 8), uniform(-28, 28)),
-        at={inf: (0.0, -0.0, 0.0, -0.0), -inf: (2.0, -0.0, -0.0, -0.0)},
+        at=(
+            (inf, (0.0, -0.0, 0.0, -0.0)),
+            (-inf, (2.0, -0.0, -0.0, -0.0)),
+        ),
     ),
     "gaussian": Unary(
         (
@@ -477,12 +555,16 @@ UNARY: dict[str, Unary] = {
         ),
         (scales(-400, 1.45), uniform(-8, 8), uniform(-28, 28)),
         params={"n": 0},
-        at={inf: (0.0, -0.0, 0.0, -0.0)},
+        at=((inf, (0.0, -0.0, 0.0, -0.0)),),
     ),
     "erfinv": Unary(
         (_erfinv, _erfinv1, _erfinv2, _erfinv3),
         UNIT,
-        at={1.0: (inf, inf, inf, inf), -1.0: (-inf, inf, -inf, inf), 2.0: (nan, nan)},
+        at=(
+            (1.0, (inf, inf, inf, inf)),
+            (-1.0, (-inf, inf, -inf, inf)),
+            (2.0, (nan, nan)),
+        ),
         share=0.3,
     ),
     "erfinv_slope": Unary((_erfinv1, _erfinv2, _erfinv3), UNIT, share=0.3),
@@ -496,7 +578,11 @@ UNARY: dict[str, Unary] = {
             scales(-400, -0.3, "-"),
         ),
         loose=(0, 1),
-        at={inf: (inf, inf, 0.0, -0.0), 0.0: (inf, -inf, inf), -2.0: (inf, nan, inf)},
+        at=(
+            (inf, (inf, inf, 0.0, -0.0)),
+            (0.0, (inf, -inf, inf)),
+            (-2.0, (inf, nan, inf)),
+        ),
         share=0.2,
     ),
     "digamma": Unary(
@@ -509,7 +595,12 @@ UNARY: dict[str, Unary] = {
             scales(-400, -0.3, "-"),
         ),
         loose=(0, 1),
-        at={inf: (inf, 0.0, -0.0, 0.0), 0.0: (-inf, inf), -0.0: (inf, inf), -2.0: (nan, inf)},
+        at=(
+            (inf, (inf, 0.0, -0.0, 0.0)),
+            (0.0, (-inf, inf)),
+            (-0.0, (inf, inf)),
+            (-2.0, (nan, inf)),
+        ),
         share=0.2,
     ),
     "polygamma": Unary(
@@ -517,21 +608,32 @@ UNARY: dict[str, Unary] = {
         (scales(-400, 300, "+"), uniform(0, 20), uniform(-20, 0), scales(-400, -0.3, "-")),
         params={"n": 1},
         loose=(0, 1),
-        at={inf: (0.0, -0.0, 0.0, -0.0), 0.0: (inf, -inf, inf), -2.0: (inf, nan)},
+        at=(
+            (inf, (0.0, -0.0, 0.0, -0.0)),
+            (0.0, (inf, -inf, inf)),
+            (-2.0, (inf, nan)),
+        ),
         share=0.2,
     ),
     "sinc": Unary(
         tuple(_sinc(k) for k in range(4)),
         (scales(-400, 15), uniform(-8, 8), near(1.0, -2.0, 3.0, 50.0)),
         loose=(1,),
-        at={0.0: (1.0, 0.0, -(np.pi**2) / 3, 0.0), inf: (0.0, 0.0, 0.0, 0.0), 3.0: (0.0,)},
+        at=(
+            (0.0, (1.0, 0.0, -(np.pi**2) / 3, 0.0)),
+            (inf, (0.0, 0.0, 0.0, 0.0)),
+            (3.0, (0.0,)),
+        ),
     ),
     "sinc_derivative": Unary(
         tuple(_sinc(k) for k in range(1, 5)),
         (scales(-400, 15), uniform(-8, 8), near(1.0, -2.0, 3.0, 50.0)),
         params={"n": 1},
         loose=(0, 1),
-        at={0.0: (0.0, -(np.pi**2) / 3, 0.0), inf: (0.0, 0.0, 0.0, 0.0)},
+        at=(
+            (0.0, (0.0, -(np.pi**2) / 3, 0.0)),
+            (inf, (0.0, 0.0, 0.0, 0.0)),
+        ),
     ),
 }
 
@@ -693,7 +795,10 @@ BINARY: dict[str, Binary] = {
     "add": Binary(_linear(1, 1), ANY),
     "subtract": Binary(_linear(1, -1), ANY),
     "multiply": Binary(_multiply, ANY),
-    "divide": Binary(_divide, ANY),
+    # Where x1/x2 is subnormal its rounding shows in (x1/x2)/x2, the derivative.
+    "divide": Binary(
+        _divide, ANY, inside=lambda x, y: np.abs(x / y) >= np.finfo(x.dtype).smallest_normal
+    ),
     "hypot": Binary(_hypot, ANY),
     "hypot_derivative": Binary(
         lambda x, y, i, j: _hypot(x, y, i + 1, j), ANY, order=2, params={"i": 1, "j": 0}
@@ -746,6 +851,7 @@ BINARY: dict[str, Binary] = {
         lambda x, y, i, j: _pow(x, y, i + 1, j),
         _pairs((scales(signs="+"), uniform(-3, 3)), (uniform(0, 8), uniform(-60, 60))),
         params={"n": 1, "m": 0},
+        loose=(1,),
     ),
     "remainder": Binary(_remainder, _pairs((uniform(-8, 8), uniform(-8, 8)), (scales(), ALIKE))),
     "floor_divide": Binary(

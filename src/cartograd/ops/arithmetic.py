@@ -232,8 +232,15 @@ abs_: Op = unary(
     "abs", np.abs, lambda y, x: sign(x), samples=_ONE, formula="|x|",
     doc="The absolute value.", kink="The derivative at 0 is 0.",
 )  # fmt: skip
+
+
+def _sign(x: Array) -> Array:
+    # ml_dtypes keeps the sign of -0.0; the standard says 0.
+    return np.sign(x) if x.dtype.kind != "V" else np.sign(x.astype(np.float32)).astype(x.dtype)
+
+
 sign: Op = unary(
-    "sign", np.sign, None, samples=_ONE, formula="-1, 0 or 1",
+    "sign", _sign, None, samples=_ONE, formula="-1, 0 or 1",
     doc="The sign: 0 for zeros, NaN for NaN.",
     kink="The derivative is 0 everywhere, also at 0.",
 )  # fmt: skip

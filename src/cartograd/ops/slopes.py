@@ -208,10 +208,10 @@ def pow_derivative(x: Array, y: Array, *, n: int, m: int) -> Array:
     6.0
     """
     log = np.log(np.abs(x)) if m == 0 else np.log(x)
-    factor = np.zeros_like(x)
-    for c in reversed(_pow_terms(n, m)):
-        factor = factor * log if m else factor
-        factor = factor + (polynomial(tuple(map(float, c)), y) if c else 0.0)
+    *lower, top = (tuple(map(float, c)) for c in _pow_terms(n, m))
+    factor = polynomial(top, y)
+    for c in reversed(lower):
+        factor = factor * log + (polynomial(c, y) if c else 0.0)
     d, error = _difference(y, np.full_like(y, n))
     power = np.power(x, d)
     correction = np.where(error == 0.0, 0.0, error * log)  # x**error, less 1
@@ -225,6 +225,7 @@ def pow_derivative(x: Array, y: Array, *, n: int, m: int) -> Array:
         odd = (x < 0) & (np.fmod(np.abs(d), 2.0) == 1.0)
         wide = (np.where(odd, -factor, factor) * (1.0 + correction)) * half * half
         value = np.where(far, wide, value)
+    value = np.where(np.isinf(y) & (power == 0.0), 0.0, value)
     if m == 0:
         return np.where((factor == 0.0) & ~np.isnan(y), 0.0, value)
     zero = (x == 0) & ((y > n) | ((y == 0) & (n == 0)))
