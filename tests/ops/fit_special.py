@@ -13,10 +13,12 @@ from typing import Any
 import mpmath as mp
 
 DIGITS = 60
-mp.mp.dps = DIGITS
-ROOT_PI = mp.sqrt(mp.pi)
+with mp.workdps(DIGITS):
+    ROOT_PI = mp.sqrt(mp.pi)
+    DIGAMMA_ROOT = mp.findroot(mp.digamma, mp.mpf("1.4616321449683623"))
 
 
+@mp.workdps(DIGITS)
 def fit(f: Callable[[Any], Any], low: Any, high: Any, count: int, centre: Any) -> list[float]:
     """Coefficients, lowest first, of the interpolant of f on [low, high] about `centre`."""
     low, high = mp.mpf(low), mp.mpf(high)
@@ -87,9 +89,6 @@ def erfinv_slope_tail(r: Any) -> Any:
     return ROOT_PI / 2 * mp.exp(inverse_erfc(q) ** 2) * q
 
 
-DIGAMMA_ROOT = mp.findroot(mp.digamma, mp.mpf("1.4616321449683623"))
-
-
 def digamma_unit(t: Any) -> Any:
     return mp.digamma(1 + t) / (1 + t - DIGAMMA_ROOT)
 
@@ -130,6 +129,7 @@ TABLES: dict[str, tuple[Any, ...]] = {
 }
 
 
+@mp.workdps(DIGITS)
 def check(name: str, points: int = 97) -> float:
     """The largest relative error of a table over its interval, evaluated exactly."""
     f, low, high, count, centre = TABLES[name]
@@ -137,7 +137,9 @@ def check(name: str, points: int = 97) -> float:
     low, high, worst = mp.mpf(low), mp.mpf(high), mp.mpf(0)
     for k in range(points):
         x = low + (high - low) * (mp.mpf(k) + mp.mpf("0.37")) / points
-        value = mp.polyval([mp.mpf(c) for c in reversed(coefficients)], x - mp.mpf(centre))
+        value = mp.mpf(0)
+        for c in reversed(coefficients):
+            value = value * (x - mp.mpf(centre)) + mp.mpf(c)
         exact = f(x)
         worst = max(worst, abs(value - exact) / max(abs(exact), mp.mpf("0.3")))
     return float(worst)
