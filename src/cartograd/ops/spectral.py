@@ -132,13 +132,13 @@ divide_gaps = make_op(
 )  # fmt: skip
 
 
-def _require_distinct(g: Array, w: Array) -> Array:
+def _require_distinct(g: Array, w: Array, nonzero: bool) -> Array:
     largest = np.abs(g).max((-2, -1), initial=0.0)[..., None]
     used = (np.abs(g) > _rounding(g) * largest[..., None]).any(-2)
     # The values are in order, so equal ones are neighbours.
     scale = np.abs(w).max(-1, keepdims=True, initial=0.0)
     equal = np.abs(np.diff(w, axis=-1)) <= _rounding(g) * scale
-    repeated = np.zeros(w.shape, bool)
+    repeated = np.abs(w) <= _rounding(g) * scale if nonzero else np.zeros(w.shape, bool)
     repeated[..., :-1] |= equal
     repeated[..., 1:] |= equal
     if (used & repeated).any():
@@ -159,8 +159,17 @@ def _require_distinct_rule(inputs: Nodes, params: Params) -> Aval:
 
 def _require_distinct_samples(rng: np.random.Generator) -> list[Sample]:
     return [
-        Sample((rng.standard_normal((2, 4, 3)), np.array([[1.0, 2.0, 3.0]] * 2)), diff=(0,)),
-        Sample((rng.standard_normal((2, 2)) * [1, 0], np.array([1.0, 2.0])), diff=(0,)),
+        Sample(
+            (rng.standard_normal((2, 4, 3)), np.array([[1.0, 2.0, 3.0]] * 2)),
+            {"nonzero": True},
+            diff=(0,),
+        ),
+        Sample(
+            (rng.standard_normal((2, 2)) * [1, 0], np.array([1.0, 0.0])),
+            {"nonzero": True},
+            diff=(),
+        ),
+        Sample((rng.standard_normal((2, 1)), np.zeros(1)), {"nonzero": False}, diff=(0,)),
     ]
 
 
@@ -174,8 +183,8 @@ def _same_jvp(tangents: Parts, node: Node) -> Node | None:
 
 require_distinct = make_op(
     "require_distinct", "linalg", _require_distinct, _require_distinct_rule,
-    doc="The cotangent of vectors (columns), itself, unless a column of a repeated value is not "
-    "zero, which raises GradientError.",
+    doc="The cotangent of vectors (columns), itself, unless a column of a repeated value (or, with "
+    "`nonzero`, of a value of 0) is not zero, which raises GradientError.",
     formula="y = x",
     vjp=_same_vjp, jvp=_same_jvp, batch=stacked("require_distinct"), kinds="floating",
     samples=_require_distinct_samples,
@@ -248,7 +257,7 @@ def _eigh_vjp(cts: Parts, node: Node, needs: Sequence[bool]) -> list[Node | None
     w, v = output(node, 0), output(node, 1)
     inner = None if gw is None else diagonal_matrix(gw)
     if gv is not None:
-        gv = require_distinct(gv, w)
+        gv = require_distinct(gv, w, nonzero=False)
         turn = divide_gaps(matmul(v, gv, transpose_x=True), _gaps(w, v.shape), w, square=True)
         inner = turn if inner is None else inner + turn
     return [None if inner is None else _half_of_symmetric(_sandwich(v, inner))]
@@ -373,9 +382,10 @@ def _svd_vjp(cts: Parts, node: Node, needs: Sequence[bool]) -> list[Node | None]
     inner = None if gs is None else diagonal_matrix(gs)
     square = (*x.shape[:-2], k, k)
     if gu is not None:
-        gu = require_distinct(gu, s)
+        gu = require_distinct(gu, s, nonzero=m > k)
     if gvh is not None:
-        gvh = matrix_transpose(require_distinct(matrix_transpose(gvh), s))
+        gv = require_distinct(matrix_transpose(gvh), s, nonzero=n > k)
+        gvh = matrix_transpose(gv)
     mu = None if gu is None else matmul(u, gu, transpose_x=True)
     mv = None if gvh is None else matmul(vh, gvh, transpose_y=True)
     beyond: Node | None = None
