@@ -112,7 +112,6 @@ from .loss import (
     TripletMarginWithDistanceLoss,
 )
 from .module import (
-    IncompatibleKeys,
     Module,
 )
 from .normalization import (
@@ -177,6 +176,9 @@ from .shape import (
     ZeroPad1d,
     ZeroPad2d,
     ZeroPad3d,
+)
+from .state import (
+    IncompatibleKeys,
 )
 from .transformer import (
     Transformer,

@@ -8,7 +8,7 @@ from .. import functional as F
 from ..errors import UsageError
 from ..functional._xp import xp
 from ..graph import where_called
-from ..tensor import Tensor
+from ..tensor import Parameter, Tensor
 from . import init
 from .linear import Linear, new_parameter, require_positive
 from .module import Module
@@ -42,6 +42,14 @@ class MultiheadAttention(Module):
     >>> out.shape, weights.shape
     ((1, 5, 8), (1, 5, 5))
     """
+
+    in_proj_weight: Parameter | None
+    in_proj_bias: Parameter | None
+    q_proj_weight: Parameter | None
+    k_proj_weight: Parameter | None
+    v_proj_weight: Parameter | None
+    bias_k: Parameter | None
+    bias_v: Parameter | None
 
     def __init__(
         self,
@@ -106,7 +114,8 @@ class MultiheadAttention(Module):
                 init.xavier_uniform_(weight)
         if self.in_proj_bias is not None:
             init.zeros_(self.in_proj_bias)
-            init.zeros_(self.out_proj.bias)
+            if self.out_proj.bias is not None:
+                init.zeros_(self.out_proj.bias)
         for extra in (self.bias_k, self.bias_v):
             if extra is not None:
                 init.xavier_normal_(extra)

@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import ShapeError, UsageError
 from ..graph import where_called
 from ..tensor import Tensor
-from .module import Module
+from .module import Module, as_args
 
 __all__ = ["functional_call"]
 
@@ -55,7 +55,7 @@ def functional_call(
                 f"functional_call: {name} has shape {tuple(value.shape)}, "
                 f"{tuple(table[key].shape)} is needed{where_called()}"
             )
-    positional = () if args is None else args if isinstance(args, tuple) else (args,)
+    positional = () if args is None else as_args(args)
     before = [(table, key, table[key]) for name in given for table, key in slots[name]]
     try:
         for name, value in given.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Self, overload
+from typing import Any, Self, cast, overload
 
 from ..errors import IndexOutOfRangeError, UsageError
 from ..graph import where_called
@@ -225,7 +225,8 @@ class ModuleDict(_Uncalled):
 
     def update(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None:
         """Add or replace Modules by name."""
-        pairs = modules.items() if isinstance(modules, Mapping | ModuleDict) else modules
+        named = isinstance(modules, Mapping | ModuleDict)
+        pairs = cast("Any", modules).items() if named else modules
         for name, module in pairs:
             self.add_module(name, module)
 

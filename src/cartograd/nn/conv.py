@@ -13,7 +13,7 @@ from typing import Any
 from .. import functional as F
 from ..errors import ShapeError, UsageError
 from ..graph import where_called
-from ..tensor import Tensor
+from ..tensor import Parameter, Tensor
 from . import init
 from .linear import new_parameter, require_positive
 from .module import Module
@@ -48,6 +48,8 @@ class _ConvBase(Module):
 
     places: int
     transposed: bool
+    weight: Parameter
+    bias: Parameter | None
 
     def _setup(
         self,

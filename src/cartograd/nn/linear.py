@@ -62,6 +62,9 @@ class Linear(Module):
     (5, 2)
     """
 
+    weight: Parameter
+    bias: Parameter | None
+
     def __init__(
         self,
         in_features: int,
@@ -105,6 +108,9 @@ class Bilinear(Module):
     >>> cg.nn.Bilinear(2, 3, 4)(cg.zeros((5, 2)), cg.zeros((5, 3))).shape
     (5, 4)
     """
+
+    weight: Parameter
+    bias: Parameter | None
 
     def __init__(
         self,

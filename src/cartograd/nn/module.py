@@ -8,27 +8,17 @@ knows its layer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, Self, cast
 
 from ..dtype import DType, as_dtype, bfloat16, float16, float32, float64, is_floating
-from ..errors import ShapeError, UnsupportedError, UsageError
+from ..errors import UnsupportedError, UsageError
 from ..functional._xp import xp
 from ..graph import scope, where_called
 from ..tensor import Buffer, Parameter, State, Tensor
-from .hooks import Hooks, RemovableHandle
+from .hooks import BackwardWatch, Hooks, RemovableHandle
+from .state import IncompatibleKeys, convert, load
 
-__all__ = ["IncompatibleKeys", "Module"]
-
-
-class IncompatibleKeys(NamedTuple):
-    """What `load_state_dict` did not find, and what it found no place for.
-
-    >>> IncompatibleKeys(["weight"], []).missing_keys
-    ['weight']
-    """
-
-    missing_keys: list[str]
-    unexpected_keys: list[str]
+__all__ = ["Module", "as_args"]
 
 
 def _not_defined(self: Module, *args: Any, **kwargs: Any) -> Any:
@@ -69,6 +59,8 @@ class Module:
     _name: str
     _forward_hooks: Hooks
     _forward_pre_hooks: Hooks
+    _backward_hooks: Hooks
+    _backward_pre_hooks: Hooks
 
     def __init__(self) -> None:
         own = self.__dict__
@@ -80,6 +72,8 @@ class Module:
         own["_name"] = ""
         own["_forward_hooks"] = Hooks()
         own["_forward_pre_hooks"] = Hooks()
+        own["_backward_hooks"] = Hooks()
+        own["_backward_pre_hooks"] = Hooks()
 
     forward: Callable[..., Any] = _not_defined
 
@@ -87,9 +81,12 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         with scope(self._name or type(self).__name__):
-            if self._forward_hooks or self._forward_pre_hooks:
+            if self._forward_hooks or self._forward_pre_hooks or self._watches_backward():
                 return self._call_with_hooks(args, kwargs)
             return self.forward(*args, **kwargs)
+
+    def _watches_backward(self) -> bool:
+        return bool(self._backward_hooks or self._backward_pre_hooks)
 
     def _call_with_hooks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         for hook, options in list(self._forward_pre_hooks.values()):
@@ -100,8 +97,14 @@ class Module:
             else:
                 changed = hook(self, args)
                 if changed is not None:
-                    args = changed if isinstance(changed, tuple) else (changed,)
+                    args = as_args(changed)
+        watch = None
+        if self._watches_backward():
+            watch = BackwardWatch(self, self._backward_pre_hooks, self._backward_hooks)
+            args = watch.inputs(args)
         result = self.forward(*args, **kwargs)
+        if watch is not None:
+            result = watch.outputs(result)
         for hook, options in list(self._forward_hooks.values()):
             if options["with_kwargs"]:
                 changed = hook(self, args, kwargs, result)
@@ -128,6 +131,26 @@ class Module:
         With `with_kwargs`, `hook(module, args, kwargs, output)`.
         """
         return self._forward_hooks.add(hook, prepend=prepend, with_kwargs=with_kwargs)
+
+    def register_full_backward_hook(
+        self, hook: Callable[..., Any], prepend: bool = False
+    ) -> RemovableHandle:
+        """Call `hook(module, grad_input, grad_output)` when `backward` has both.
+
+        They are tuples with a place for each positional argument and output, None for those that
+        have no gradient. It is called when the gradient of the first differentiable argument is
+        known. With one such argument, a result that is not None replaces its gradient.
+        """
+        return self._backward_hooks.add(hook, prepend=prepend)
+
+    def register_full_backward_pre_hook(
+        self, hook: Callable[..., Any], prepend: bool = False
+    ) -> RemovableHandle:
+        """Call `hook(module, grad_output)` before `backward` goes through this Module.
+
+        With one output, a result that is not None replaces its gradient.
+        """
+        return self._backward_pre_hooks.add(hook, prepend=prepend)
 
     # --- attributes
 
@@ -454,9 +477,7 @@ class Module:
                 f"{where_called()}"
             )
         for state in [*self.parameters(), *self.buffers()]:
-            if is_floating(state.dtype) and state.dtype != dtype:
-                # The same State, holding its value in another dtype.
-                State.__init__(state, state.detach().astype(dtype), state.requires_grad)
+            convert(state, dtype)
         return self
 
     # --- state
@@ -474,7 +495,7 @@ class Module:
                 found[key] = state if keep_vars else state.detach()
         return found
 
-    def _state(self) -> Iterator[tuple[str, Tensor]]:
+    def _state(self) -> Iterator[tuple[str, State]]:
         """This Module's own Parameters and persistent Buffers."""
         for name, parameter in self._parameters.items():
             if parameter is not None:
@@ -498,39 +519,10 @@ class Module:
         for path, module in self.named_modules(remove_duplicate=False):
             for name, state in module._state():
                 key = f"{path}.{name}" if path else name
-                wanted[key] = state  # type: ignore[assignment]
+                wanted[key] = state
                 if name in module.optional_keys:
                     optional.add(key)
-        missing = [key for key in wanted if key not in state_dict and key not in optional]
-        unexpected = [key for key in state_dict if key not in wanted]
-        shared = [key for key in wanted if key in state_dict]
-        given = {key: _value_of(key, state_dict[key]) for key in shared}
-        wrong = [
-            f"{key}: {tuple(given[key].shape)} was given, {tuple(wanted[key].shape)} is needed"
-            for key in shared
-            if tuple(given[key].shape) != tuple(wanted[key].shape)
-        ]
-        problems: list[str] = []
-        if strict and missing:
-            problems.append(f"missing: {', '.join(missing)}")
-        if strict and unexpected:
-            problems.append(f"unexpected: {', '.join(map(str, unexpected))}")
-        if wrong:
-            problems.append(f"of the wrong shape: {'; '.join(wrong)}")
-        if problems:
-            text = "\n  ".join(problems)
-            kind = ShapeError if wrong else UsageError
-            raise kind(
-                f"load_state_dict of {type(self).__name__} changed nothing:\n  {text}"
-                f"{where_called()}"
-            )
-        for key in shared:
-            state, value = wanted[key], given[key].detach()
-            if assign and value.dtype != state.dtype:
-                State.__init__(state, value, state.requires_grad)
-            else:
-                state.assign(value.astype(state.dtype))
-        return IncompatibleKeys(missing, unexpected)
+        return load(type(self).__name__, wanted, optional, state_dict, strict, assign)
 
     # --- looking
 
@@ -557,12 +549,6 @@ def _indented(text: str) -> str:
     return "\n".join([first, *("  " + line for line in rest)])
 
 
-def _value_of(key: str, value: Any) -> Tensor:
-    if isinstance(value, Tensor):
-        return value
-    if not hasattr(value, "__array__") and not isinstance(value, int | float):
-        raise UsageError(
-            f"load_state_dict: {key} is a {type(value).__name__}, not a Tensor or an array"
-            f"{where_called()}"
-        )
-    return xp.asarray(value)
+def as_args(given: Any) -> tuple[Any, ...]:
+    """A tuple of arguments as it is; anything else as the only argument."""
+    return cast("tuple[Any, ...]", given) if isinstance(given, tuple) else (given,)

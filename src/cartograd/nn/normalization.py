@@ -11,7 +11,7 @@ from ..errors import ShapeError, UsageError
 from ..functional._xp import xp
 from ..functional.normalization import batch_statistics, moved
 from ..graph import where_called
-from ..tensor import Buffer, Tensor
+from ..tensor import Buffer, Parameter, Tensor
 from . import init
 from .linear import new_parameter, require_positive
 from .module import Module
@@ -35,6 +35,11 @@ class _Running(Module):
 
     optional_keys = frozenset({"num_batches_tracked"})
     ranks: tuple[int, ...]
+    weight: Parameter | None
+    bias: Parameter | None
+    running_mean: Any  # a Buffer, a Tensor under functional_call, or None
+    running_var: Any
+    num_batches_tracked: Any
 
     def __init__(
         self,
@@ -266,6 +271,9 @@ class LayerNorm(Module):
     LayerNorm((4,), eps=1e-05, elementwise_affine=True, bias=True)
     """
 
+    weight: Parameter | None
+    bias: Parameter | None
+
     def __init__(
         self,
         normalized_shape: int | Sequence[int],
@@ -316,6 +324,8 @@ class RMSNorm(Module):
     [-1.0, 1.0]
     """
 
+    weight: Parameter | None
+
     def __init__(
         self,
         normalized_shape: int | Sequence[int],
@@ -357,6 +367,9 @@ class GroupNorm(Module):
     >>> cg.nn.GroupNorm(2, 4)(cg.zeros((1, 4, 3))).shape
     (1, 4, 3)
     """
+
+    weight: Parameter | None
+    bias: Parameter | None
 
     def __init__(
         self,

@@ -135,7 +135,8 @@ class RNNBase(Module):
 
     def _weights(self, suffix: str) -> _Weights:
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
-        return _Weights(*(self._parameters.get(name + suffix) for name in names))
+        found: list[Any] = [self._parameters.get(name + suffix) for name in names]
+        return _Weights(*found)
 
     def _check(self, input: Tensor) -> None:
         if input.ndim not in (2, 3) or input.shape[-1] != self.input_size:
