@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from operator import attrgetter
 from pathlib import Path
@@ -178,17 +177,13 @@ class Mode:
 
     def but(self, **changes: Any) -> Mode:
         """This mode with some fields changed."""
-        fields = {
-            "recording": self.recording,
-            "staging": self.staging,
-            "active": self.active,
-            "depth": self.depth,
-            "scope": self.scope,
-            "trace": self.trace,
-            "backward": self.backward,
-            "batches": self.batches,
-        }
-        return Mode(**{**fields, **changes})
+        mode = Mode(
+            self.recording, self.staging, self.active, self.depth, self.scope, self.trace,
+            self.backward, self.batches,
+        )  # fmt: skip
+        for name, value in changes.items():
+            setattr(mode, name, value)
+        return mode
 
 
 MODE: ContextVar[Mode] = ContextVar("cartograd_mode", default=Mode())  # noqa: B039 (immutable)
@@ -199,15 +194,26 @@ def current_mode() -> Mode:
     return MODE.get()
 
 
-@contextmanager
-def set_mode(**changes: Any) -> Iterator[Mode]:
-    """Change the mode inside a `with` block."""
-    mode = MODE.get().but(**changes)
-    token = MODE.set(mode)
-    try:
-        yield mode
-    finally:
-        MODE.reset(token)
+class set_mode:
+    """Change the mode inside a `with` block, which gets the new mode.
+
+    >>> with set_mode(recording=False) as mode:
+    ...     current_mode() is mode, mode.recording
+    (True, False)
+    """
+
+    __slots__ = ("_changes", "_token")
+
+    def __init__(self, **changes: Any) -> None:
+        self._changes = changes
+
+    def __enter__(self) -> Mode:
+        mode = MODE.get().but(**self._changes)
+        self._token = MODE.set(mode)
+        return mode
+
+    def __exit__(self, *exc: object) -> None:
+        MODE.reset(self._token)
 
 
 class scope:

@@ -14,17 +14,24 @@ __all__ = ["FUNCTIONS", "binary_method", "function_of", "reflected_method", "una
 
 def function_of(op: Op) -> Any:
     """The public function of an elementwise record."""
-    count = op.arity
+    count, takes = op.arity, op.takes
 
     if count == 1:
 
         def unary(x: Any, /) -> Tensor:
+            if isinstance(x, Tensor) and x.node.dtype.char in takes:
+                return wrap(build(op, (x.node,), NO_PARAMS))
             return elementwise_call(op, (x,))
 
         f: Any = unary
     elif count == 2:
 
         def binary(x1: Any, x2: Any, /) -> Tensor:
+            if isinstance(x1, Tensor) and isinstance(x2, Tensor):
+                left, right = x1.node, x2.node
+                if left.shape == right.shape and left.dtype is right.dtype:
+                    if left.dtype.char in takes:
+                        return wrap(build(op, (left, right), NO_PARAMS))
             return elementwise_call(op, (x1, x2))
 
         f = binary
@@ -53,12 +60,15 @@ def _docstring(op: Op, count: int) -> str:
 def binary_method(op: Op) -> Any:
     """The method for `x <op> y`: two Tensors of one shape and dtype go straight to the op."""
 
+    takes = op.takes
+
     def method(self: Tensor, other: Any) -> Tensor:
         left = self.node
         if isinstance(other, Tensor):
             right = other.node
             if left.shape == right.shape and left.dtype is right.dtype:
-                return wrap(build(op, (left, right), NO_PARAMS))
+                if left.dtype.char in takes:
+                    return wrap(build(op, (left, right), NO_PARAMS))
         elif not _is_operand(other):
             return NotImplemented
         return elementwise_call(op, (self, other))

@@ -75,6 +75,7 @@ class Op:
     transpose only moves or adds cotangents: "dense" when every input element is used, "sparse"
     when some may be left out (slice, gather), so that a structural zero stays one.
     `taken(y, *inputs)` gives, for each input, where its branch was taken (a bool node) or None.
+    `takes` are the characters of the dtypes that an elementwise op takes.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Op:
     delicate: bool = False
     flops: int = 1
     arity: int = 0
+    takes: frozenset[str] = frozenset()
     result: str = "same"
     kinds: str = "all"
     samples: Any = None
@@ -426,7 +428,8 @@ def elementwise(
 
     return make_op(
         name, "elementwise", eval, rule, partials=partials, kinds=kinds, result=result,
-        differentiable=differentiable, why=why, batch=_batch_elementwise(name), arity=n, **fields,
+        differentiable=differentiable, why=why, batch=_batch_elementwise(name), arity=n, takes=chars,
+        **fields,
     )  # fmt: skip
 
 
