@@ -151,7 +151,7 @@ class _Sweep:
         elif op.transpose is not None:
             self._pull_linear(node, op, ct, mask)
         else:
-            self._pull_by_vjp(node, op, [ct])
+            self._pull_by_vjp(node, op, [ct], mask)
 
     def pull_several(self, node: Node) -> None:
         """`pull` for a node with several outputs."""
@@ -195,34 +195,45 @@ class _Sweep:
             part = transpose(ct, k, node.inputs, **node.params)
             if self.ledger is not None:
                 self.ledger(node, k, ct, None, part)
-            self.receive(source, part, _move_mask(node, op, k, ct, mask))
+            onward = _moved(
+                op, ct, mask, lambda live, k=k: transpose(live, k, node.inputs, **node.params)
+            )
+            self.receive(source, part, onward)
 
-    def _pull_by_vjp(self, node: Node, op: Op, cts: list[Node | None]) -> None:
-        if op.vjp is None:
+    def _pull_by_vjp(
+        self, node: Node, op: Op, cts: list[Node | None], mask: Mask | None = None
+    ) -> None:
+        vjp = op.vjp
+        if vjp is None:
             raise GradientError(f"{op.name} has no reverse-mode derivative: {op.why}")
-        parts = op.vjp(cts, node, [source in self.alive for source in node.inputs])
+        needs = [source in self.alive for source in node.inputs]
+        parts = vjp(cts, node, needs)
         for k, (source, part) in enumerate(zip(node.inputs, parts, strict=True)):
-            if part is not None and source in self.alive:
-                if self.ledger is not None:
-                    incoming = next(ct for ct in cts if ct is not None)
-                    self.ledger(node, k, incoming, None, part)
-                self.receive(source, part, None)
+            if part is None or source not in self.alive:
+                continue
+            incoming = next(ct for ct in cts if ct is not None)
+            if self.ledger is not None:
+                self.ledger(node, k, incoming, None, part)
+            onward = None
+            if node.avals is None:
+                onward = _moved(
+                    op, incoming, mask, lambda live, k=k: vjp([live], node, needs)[k]
+                )
+            self.receive(source, part, onward)
 
 
 def _known(node: Node) -> Mask:
     return Mask(lambda: node)
 
 
-def _move_mask(node: Node, op: Op, k: int, ct: Node, mask: Mask | None) -> Mask | None:
-    """The mask of an input of an op that only moves cotangents."""
+def _moved(op: Op, ct: Node, mask: Mask | None, move: Callable[[Node], Any]) -> Mask | None:
+    """The mask of an input of an op that only moves (or adds, or averages) cotangents."""
     if not op.structural or (mask is None and op.structural == "dense"):
         return None
-    transpose = op.transpose
-    assert transpose is not None
 
     def make() -> Node:
         live = like(ct, 1.0) if mask is None else cast(mask.node(), dtype=ct.dtype)
-        return transpose(live, k, node.inputs, **node.params) > 0
+        return move(live).ne(0)
 
     return Mask(make)
 
