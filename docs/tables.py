@@ -117,13 +117,32 @@ def public_modules() -> list[types.ModuleType]:
     return found
 
 
+class Written(str):
+    """An annotation that is shown as it is written in the source."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 def signature(name: str, thing: Any) -> str:
     """A call as it is written, or the bare name."""
     try:
-        text = str(inspect.signature(thing))
+        found = inspect.signature(thing)
     except (TypeError, ValueError):
         return name
-    return name + re.sub(r"<(?:function|class|object) ([\w.<>]+)[^>]*>", r"\1", text)
+
+    def shown(annotation: Any) -> Any:
+        return Written(annotation) if isinstance(annotation, str) else annotation
+
+    parameters = [
+        parameter.replace(annotation=shown(parameter.annotation))
+        for parameter in found.parameters.values()
+        if parameter.name not in ("self", "cls")
+    ]
+    call = found.replace(parameters=parameters, return_annotation=shown(found.return_annotation))
+    return name + re.sub(r"<(?:function|class|object) ([\w.<>]+)[^>]*>", r"\1", str(call))
 
 
 def prose(text: str) -> str:
