@@ -223,6 +223,16 @@ def test_the_gradient_of_a_sort_with_ties(descending: bool) -> None:
     np.testing.assert_array_equal(t.value, np.take_along_axis(ct, order, 1))
 
 
+def test_what_a_sort_puts_where_it_is_cut_off_has_derivative_zero() -> None:
+    """The smallest of square roots is 0 with an infinite slope; only the largest is used."""
+    z = leaf([1.0, 0.0, 4.0])
+    y = sort(REGISTRY["sqrt"](z), axis=0)
+    (grad,) = gradients(gather(y, ints([2]), axes=(0,)), [z])
+    assert grad.tolist() == [0.0, 0.0, 0.25]
+    values, _ = topk(REGISTRY["sqrt"](z), 2, 0)
+    assert gradients(values, [z])[0].tolist() == [0.5, 0.0, 0.25]
+
+
 def test_topk() -> None:
     """The largest or smallest in order, the first of equal ones, with gradients to those taken."""
     x = leaf([[3.0, 1.0, 3.0, 2.0], [0.0, 5.0, 4.0, -1.0]])
