@@ -40,8 +40,11 @@ def sech2(x: Array) -> Array:
     """
     a = np.abs(x)
     e = np.exp(-2.0 * a)
-    tail = 2.0 * np.exp(-a)
-    return np.where(a < 300.0, 4.0 * e / (1.0 + e * (2.0 + e)), tail * tail)
+    y = 4.0 * e / (1.0 + e * (2.0 + e))
+    far = a > 300.0  # e may be subnormal
+    if far.any():
+        y[far] = np.square(2.0 * np.exp(-a[far]))
+    return y
 
 
 def _difference(x: Array, y: Array) -> tuple[Array, Array]:

@@ -36,6 +36,8 @@ __all__ = [
 
 Array = np.ndarray[Any, Any]
 
+BLOCK = 4096  # elements at a time, so that the temporaries stay in the cache
+
 
 def in_double(f: Callable[..., Array]) -> Callable[..., Array]:
     """Let `f`, written for flat float64 arrays, take any equal shapes and any floating dtype.
@@ -48,9 +50,17 @@ def in_double(f: Callable[..., Array]) -> Callable[..., Array]:
     def wrapped(*arrays: Any, **params: Any) -> Array:
         given = [np.asarray(x) for x in arrays]
         shape, dtype = given[0].shape, given[0].dtype
+        flat = [x.reshape(-1) for x in given]
+        size = flat[0].size
         with np.errstate(all="ignore"):
-            flat = [x.reshape(-1).astype(np.float64) for x in given]
-            return f(*flat, **params).reshape(shape).astype(dtype, copy=False)
+            if size <= BLOCK:
+                y = f(*(x.astype(np.float64) for x in flat), **params)
+                return y.reshape(shape).astype(dtype, copy=False)
+            result = np.empty(size, dtype)
+            for start in range(0, size, BLOCK):
+                part = slice(start, start + BLOCK)
+                result[part] = f(*(x[part].astype(np.float64) for x in flat), **params)
+            return result.reshape(shape)
 
     return wrapped
 
@@ -111,9 +121,12 @@ def erf(x: Array) -> Array:
     >>> print(f"{erf(np.float64(0.5)):.12g}")
     0.520499877813
     """
-    a = np.abs(x)
-    small = _erf_small(np.minimum(a, 1.0))
-    return np.copysign(np.where(a <= 1.0, small, 1.0 - _erfc_positive(a)), x)
+    y = _erf_small(np.clip(x, -1.0, 1.0))
+    outer = np.abs(x) > 1.0
+    if outer.any():
+        far = x[outer]
+        y[outer] = np.copysign(1.0 - _erfc_positive(np.abs(far)), far)
+    return y
 
 
 @in_double
