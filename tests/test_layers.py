@@ -1,6 +1,7 @@
 """Who may import whom: the parts of Cartograd in their order, read from the sources themselves."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -63,7 +64,7 @@ HEAVY = {
     "jax",
     "mpi4py",
 }
-IMPORT_SECONDS = 0.25
+IMPORT_SECONDS, NUMPY_SECONDS = 0.25, 0.07
 
 FILES = sorted(ROOT.rglob("*.py"))
 IDS = [str(path.relative_to(ROOT)) for path in FILES]
@@ -112,6 +113,12 @@ def parse(path: Path) -> ast.Module:
 def test_every_part_has_a_place_in_the_order() -> None:
     parts = {part_of(path) for path in FILES} - set(FACES)
     assert parts <= set(LAYERS), f"give these a place in LAYERS: {sorted(parts - set(LAYERS))}"
+
+
+def test_the_architecture_page_lists_the_parts_in_this_order() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    listed = re.findall(r"`(\w+)/?`", "".join(re.findall(r"^\| (`[^|]*) \|", page, re.MULTILINE)))
+    assert listed == list(LAYERS)
 
 
 @pytest.mark.parametrize("path", FILES, ids=IDS)
@@ -187,12 +194,13 @@ def test_importing_cartograd_loads_nothing_heavy() -> None:
     assert not HEAVY & {name.split(".")[0] for name in loaded}
 
 
+def import_seconds(module: str) -> float:
+    """Processor time of an import in a new interpreter: the best of several."""
+    code = f"import time; t = time.process_time(); import {module}; print(time.process_time() - t)"
+    return min(float(fresh(code)) for _ in range(5))
+
+
 def test_importing_cartograd_is_quick() -> None:
-    # Processor time, and the best of several: what else runs on the machine must not decide.
-    code = "import time; t = time.process_time(); import cartograd; print(time.process_time() - t)"
-    seconds: list[float] = []
-    while len(seconds) < 10:
-        seconds.append(float(fresh(code)))
-        if min(seconds) <= IMPORT_SECONDS:
-            return
-    pytest.fail(f"import cartograd takes {min(seconds):.3f} s, more than {IMPORT_SECONDS} s")
+    # The limit holds where NumPy's own import takes 0.07 s; a slower or busy machine has more.
+    slowness = max(1.0, import_seconds("numpy") / NUMPY_SECONDS)
+    assert import_seconds("cartograd") <= IMPORT_SECONDS * slowness
