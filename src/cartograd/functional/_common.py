@@ -13,7 +13,7 @@ import numpy as np
 
 from ..dtype import bfloat16, float16, float32, is_floating
 from ..errors import AxisError, DTypeError, ShapeError, UsageError
-from ..graph import where_called
+from ..graph import MODE, where_called
 from ..tensor import Tensor
 from ._xp import xp
 
@@ -42,7 +42,8 @@ def as_tensor(value: Any) -> Tensor:
 
 def known(x: Tensor) -> np.ndarray[Any, Any] | None:
     """The value of `x` as a NumPy array, or None while a function is traced."""
-    return x.node.value
+    node = x.node
+    return None if MODE.get().staging and node.op.name == "parameter" else node.value
 
 
 def stop_gradient(x: Tensor) -> Tensor:

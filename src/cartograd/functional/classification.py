@@ -8,7 +8,7 @@ not.
 
 from __future__ import annotations
 
-from ..dtype import is_floating, is_integer
+from ..dtype import int64, is_floating, is_integer
 from ..errors import DataError, DTypeError, IndexOutOfRangeError, ShapeError, UsageError
 from ..graph import where_called
 from ..tensor import Tensor
@@ -53,8 +53,8 @@ def _class_weight(op: str, weight: Tensor | None, classes: int) -> Tensor | None
     return weight
 
 
-def _check_classes(op: str, x: Tensor, target: Tensor) -> None:
-    """The target fits the input: (N, ...) of integers against (N, C, ...)."""
+def _class_numbers(op: str, x: Tensor, target: Tensor) -> Tensor:
+    """The target as int64, if it fits the input: (N, ...) of integers against (N, C, ...)."""
     require_floating(op, x)
     if x.ndim == 0:
         raise ShapeError(f"{op}: input needs a class axis, but is a scalar{where_called()}")
@@ -70,6 +70,7 @@ def _check_classes(op: str, x: Tensor, target: Tensor) -> None:
             f"{op}: class numbers must be integers, not {target.dtype.name}: convert the target "
             f"with astype(cg.int64){where_called()}"
         )
+    return target if target.dtype == int64 else target.astype(int64)
 
 
 def _check_range(op: str, target: Tensor, classes: int, ignore_index: int, mean: bool) -> None:
@@ -111,8 +112,7 @@ def nll_loss(
     """
     reduction = reduction_of("nll_loss", size_average, reduce, reduction)
     x, y = as_tensor(input), as_tensor(target)
-    _check_classes("nll_loss", x, y)
-    return _nll("nll_loss", x, y, weight, ignore_index, reduction)
+    return _nll("nll_loss", x, _class_numbers("nll_loss", x, y), weight, ignore_index, reduction)
 
 
 def _nll(
@@ -176,7 +176,7 @@ def cross_entropy(
     if x.ndim and is_floating(y.dtype) and y.shape == x.shape:
         require_floating(op, x)
         return _soft_cross_entropy(x, y, weight, reduction, label_smoothing)
-    _check_classes(op, x, y)
+    y = _class_numbers(op, x, y)
     log_p = log_softmax(x, _class_axis(x))
     return _nll(op, log_p, y, weight, ignore_index, reduction, label_smoothing)
 
@@ -350,7 +350,7 @@ def multi_margin_loss(
         raise ShapeError(
             f"{op}: input must be (N, C) or (C,), not {tuple(x.shape)}{where_called()}"
         )
-    _check_classes(op, x, y)
+    y = _class_numbers(op, x, y)
     classes = x.shape[-1]
     weight = _class_weight(op, weight, classes)
     _check_range(op, y, classes, -100, False)
