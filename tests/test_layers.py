@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,7 @@ def own_parts(node: ast.AST, path: Path) -> Iterator[str]:
             yield rest[0] if known or rest[:1] == ["__init__"] else "__init__"
 
 
+@cache
 def parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
