@@ -12,31 +12,30 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .dtype import DEFAULT_FLOAT, DType, as_dtype, bfloat16, float16, float32, is_floating
-from .errors import DTypeError, ShapeError, UsageError
-from .graph import Node, Shape, where_called
+from .dtype import as_dtype
+from .errors import ShapeError, UnsupportedNameError, UsageError
+from .graph import Node, where_called
 from .namespace.coerce import (
     array_node,
-    axes_of,
     axis_of,
     broadcast_node,
     broadcast_shapes,
     cast_node,
     promote_all,
 )
+from .namespace.norms import check_matrix, floating_node, matrix_norm, vector_norm
 from .namespace.products import matmul, outer, tensordot, vecdot
 from .namespace.reductions import sum as _sum
 from .namespace.shaping import matrix_transpose, roll
 from .ops import determinant, linalg, spectral
+from .ops import qr as qr_op
 from .ops.contract import matmul as _product
 from .ops.contract import matrix_transpose as _transposed
 from .ops.contract import rearrange
-from .ops.elementwise import abs_ as _abs
-from .ops.elementwise import logical_and, logical_or, maximum, sqrt, where
 from .ops.matrices import epsilon
 from .ops.movement import broadcast, cast, reshape, slice_op, stop_gradient
-from .ops.op import constant, full, like, output
-from .ops.reduce import any_op, max_op, min_op, sum_op
+from .ops.op import constant, full, output
+from .ops.reduce import max_op, sum_op
 from .tensor import Tensor, wrap
 
 __all__ = [
@@ -71,28 +70,52 @@ __all__ = [
 
 
 class EighResult(NamedTuple):
-    """What `eigh` returns."""
+    """What `eigh` returns.
+
+    >>> import cartograd as cg
+    >>> w, v = cg.linalg.eigh(cg.eye(2))
+    >>> w.shape, v.shape
+    ((2,), (2, 2))
+    """
 
     eigenvalues: Tensor
     eigenvectors: Tensor
 
 
 class QRResult(NamedTuple):
-    """What `qr` returns."""
+    """What `qr` returns.
+
+    >>> import cartograd as cg
+    >>> q, r = cg.linalg.qr(cg.ones((3, 2)))
+    >>> q.shape, r.shape
+    ((3, 2), (2, 2))
+    """
 
     Q: Tensor
     R: Tensor
 
 
 class SlogdetResult(NamedTuple):
-    """What `slogdet` returns."""
+    """What `slogdet` returns.
+
+    >>> import cartograd as cg
+    >>> sign, logabsdet = cg.linalg.slogdet(cg.eye(2))
+    >>> sign.item(), logabsdet.item()
+    (1.0, 0.0)
+    """
 
     sign: Tensor
     logabsdet: Tensor
 
 
 class SVDResult(NamedTuple):
-    """What `svd` returns."""
+    """What `svd` returns.
+
+    >>> import cartograd as cg
+    >>> u, s, vh = cg.linalg.svd(cg.ones((3, 2)))
+    >>> u.shape, s.shape, vh.shape
+    ((3, 3), (2,), (2, 2))
+    """
 
     U: Tensor
     S: Tensor
@@ -102,23 +125,10 @@ class SVDResult(NamedTuple):
 # --- arguments -----------------------------------------------------------------------------------
 
 
-def _floating(x: Any, name: str) -> Node:
-    node = array_node(x, name)
-    if node.dtype.kind == "b":
-        raise DTypeError(f"{name} takes numbers, not bool{where_called()}; convert with astype")
-    return node if is_floating(node.dtype) else cast_node(node, DEFAULT_FLOAT)
-
-
 def _matrix(x: Any, name: str, square: bool = False) -> Node:
-    node = _floating(x, name)
-    _check_matrix(node, name, square)
+    node = floating_node(x, name)
+    check_matrix(node, name, square)
     return node
-
-
-def _check_matrix(node: Node, name: str, square: bool = False) -> None:
-    if node.ndim < 2 or (square and node.shape[-1] != node.shape[-2]):
-        kind = "square matrices, of shape (..., n, n)" if square else "matrices"
-        raise ShapeError(f"{name} takes {kind}, not shape {node.shape}{where_called()}")
 
 
 def _symmetric(x: Any, name: str) -> Node:
@@ -181,7 +191,7 @@ def qr(x: Any, /, *, mode: str = "reduced") -> QRResult:
     >>> cg.round(q @ r).tolist()
     [[3.0, 1.0], [4.0, 2.0]]
     """
-    node = spectral.qr(_matrix(x, "qr"), mode=mode)
+    node = qr_op.qr(_matrix(x, "qr"), mode=mode)
     return QRResult(wrap(output(node, 0)), wrap(output(node, 1)))
 
 
@@ -262,10 +272,10 @@ def solve(x1: Any, x2: Any, /) -> Tensor:
     >>> cg.linalg.solve(cg.asarray([[2.0, 0.0], [0.0, 4.0]]), cg.asarray([2.0, 2.0])).tolist()
     [1.0, 0.5]
     """
-    nodes = [wrap(_floating(x, "solve")) for x in (x1, x2)]
+    nodes = [wrap(floating_node(x, "solve")) for x in (x1, x2)]
     (a, b), dtype = promote_all(nodes, "solve")
     a, b = cast_node(a, dtype), cast_node(b, dtype)
-    _check_matrix(a, "solve", square=True)
+    check_matrix(a, "solve", square=True)
     n = a.shape[-1]
     if b.ndim == 0 or b.shape[-1 if b.ndim == 1 else -2] != n:
         raise ShapeError(
@@ -291,7 +301,7 @@ def _rtol(rtol: Any, node: Node, name: str) -> Node:
     lead = node.shape[:-2]
     if rtol is None:
         return full(lead, node.dtype, max(*node.shape[-2:], 1) * epsilon(node.dtype))
-    given = cast_node(_floating(rtol, name), node.dtype)
+    given = cast_node(floating_node(rtol, name), node.dtype)
     return broadcast_node(stop_gradient(given), lead)
 
 
@@ -342,9 +352,9 @@ def matrix_power(x: Any, n: int, /) -> Tensor:
             f"matrix_power takes an integer power, not {n!r}{where_called()}"
         ) from None
     node = array_node(x, "matrix_power")
-    _check_matrix(node, "matrix_power", square=True)
+    check_matrix(node, "matrix_power", square=True)
     if power < 0:
-        node, power = linalg.inv(_floating(wrap(node), "matrix_power")), -power
+        node, power = linalg.inv(floating_node(wrap(node), "matrix_power")), -power
     if power == 0:
         eye = constant(np.eye(node.shape[-1]).astype(node.dtype))
         return wrap(broadcast_node(eye, node.shape))
@@ -371,7 +381,7 @@ def diagonal(x: Any, /, *, offset: int = 0) -> Tensor:
     [2]
     """
     node = array_node(x, "diagonal")
-    _check_matrix(node, "diagonal")
+    check_matrix(node, "diagonal")
     *lead, m, n = node.shape
     first = offset if offset >= 0 else -offset * n
     count = max(0, min(m, n - offset) if offset >= 0 else min(m + offset, n))
@@ -423,142 +433,11 @@ def cross(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
     return first - roll(left, -2, axis=k) * roll(right, -1, axis=k)
 
 
-# --- norms ---------------------------------------------------------------------------------------
-
-
-def vector_norm(
-    x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: float = 2,
-    dim: Any = None, keepdim: bool | None = None,
-) -> Tensor:  # fmt: skip
-    """The norm of vectors along axes (None: of all elements together).
-
-    `ord` is any number: 2 (Euclidean), 1, inf, -inf, 0 (how many are not zero), or p for
-    sum(|x|^p)^(1/p). Large and small elements do not overflow or vanish. Derivatives of every
-    order are 0 where all elements are 0.
-
-    >>> import cartograd as cg
-    >>> cg.linalg.vector_norm(cg.asarray([3.0, 4.0])).item()
-    5.0
-    """
-    axis = axis if dim is None else dim
-    keepdims = keepdims if keepdim is None else keepdim
-    node = _floating(x, "vector_norm")
-    axes = axes_of(axis, node.ndim, "vector_norm")
-    return wrap(_kept(_vector_norm(node, axes, _order(ord, "vector_norm")), node, axes, keepdims))
-
-
-def _order(order: Any, name: str) -> float:
-    try:
-        value = float(order)
-    except (TypeError, ValueError):
-        value = math.nan
-    if isinstance(order, str) or math.isnan(value):
-        raise UsageError(f"{name}: ord={order!r} is not a number{where_called()}")
-    return value
-
-
-def _kept(node: Node, before: Node, axes: tuple[int, ...], keepdims: bool) -> Node:
-    if not keepdims:
-        return node
-    return reshape(node, shape=tuple(1 if k in axes else n for k, n in enumerate(before.shape)))
-
-
-def _along(node: Node, axes: tuple[int, ...], shape: Shape) -> Node:
-    """A reduced node, repeated along the axes that it lost."""
-    kept = tuple(1 if k in axes else n for k, n in enumerate(shape))
-    return broadcast_node(reshape(node, shape=kept), shape)
-
-
-def _vector_norm(x: Node, axes: tuple[int, ...], p: float) -> Node:
-    dtype: DType = x.dtype
-    if dtype in (float16, bfloat16):
-        return cast(_vector_norm(cast(x, dtype=float32), axes, p), dtype=dtype)
-    if p == 0:
-        return sum_op(cast(x.ne(0), dtype=dtype), axes=axes)
-    if p == 1:
-        return sum_op(_abs(x), axes=axes)
-    if math.prod(x.shape[k] for k in axes) == 0:
-        if p < 0:
-            raise ShapeError(
-                f"vector_norm with ord={p} of no elements: shape {x.shape}{where_called()}"
-            )
-        return sum_op(x, axes=axes)
-    if math.isinf(p):
-        return (max_op if p > 0 else min_op)(_abs(x), axes=axes)
-    size = _abs(stop_gradient(x))
-    largest = max_op(size, axes=axes) if p > 0 else min_op(size, axes=axes)
-    if p == 2:
-        return _euclidean(x, axes, largest)
-    # |x| / scale is at most 1 (at least 1 for p < 0), so no power overflows.
-    zero = x.eq(0)
-    usable = logical_and(largest > 0, largest < math.inf)
-    scale = where(usable, maximum(largest, like(largest, _tiny(dtype))), 1.0)
-    ratio = _abs(x) / _along(scale, axes, x.shape)
-    powers = where(zero, 0.0, where(zero, 1.0, ratio) ** p)
-    total = sum_op(powers, axes=axes)
-    none = logical_or(total.eq(0), any_op(zero, axes=axes)) if p < 0 else total.eq(0)
-    return where(none, 0.0, where(none, 1.0, total) ** (1.0 / p)) * scale
-
-
-def _tiny(dtype: DType) -> float:
-    return float(np.finfo(dtype).tiny)
-
-
-def _euclidean(x: Node, axes: tuple[int, ...], largest: Node) -> Node:
-    """sqrt(sum(x^2)), scaled only if the squares would leave the range of the dtype."""
-    limits = np.finfo(x.dtype)
-    low = math.sqrt(_tiny(x.dtype)) / float(limits.eps)
-    high = math.sqrt(float(limits.max)) * float(limits.eps)
-    small = logical_and(largest > 0, largest < low)
-    large = logical_and(largest > high, largest < math.inf)
-    normal = maximum(largest, like(largest, _tiny(x.dtype)))  # its inverse does not overflow
-    scale = where(logical_or(small, large), normal, 1.0)
-    scaled = x / _along(scale, axes, x.shape)
-    total = sum_op(scaled * scaled, axes=axes)
-    none = total.eq(0)
-    return where(none, 0.0, sqrt(where(none, 1.0, total))) * scale
-
-
-def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: float | str | None = "fro") -> Tensor:
-    """The norm of matrices: (..., m, n) -> (...).
-
-    `ord` is "fro" (the square root of the sum of squares), "nuc" (the sum of the singular values),
-    2 or -2 (the largest or smallest singular value), 1 or -1 (the largest or smallest sum of a
-    column's absolute values), inf or -inf (of a row's).
-
-    >>> import cartograd as cg
-    >>> cg.linalg.matrix_norm(cg.asarray([[3.0, 0.0], [0.0, 4.0]]), ord="nuc").item()
-    7.0
-    """
-    node = _matrix(x, "matrix_norm")
-    axes = (node.ndim - 2, node.ndim - 1)
-    return wrap(_kept(_matrix_norm(node, axes, ord), node, axes, keepdims))
-
-
-def _matrix_norm(node: Node, axes: tuple[int, int], ord: float | str | None) -> Node:
-    if ord in ("fro", None):
-        return _vector_norm(node, axes, 2.0)
-    if ord == "nuc":
-        s = spectral.svdvals(node)
-        return sum_op(s, axes=(s.ndim - 1,))
-    if ord in (2, -2):
-        s = spectral.svdvals(node)
-        k = s.shape[-1]
-        if k == 0:
-            raise ShapeError(
-                f"matrix_norm with ord={ord} of no elements: shape {node.shape}{where_called()}"
-            )
-        at = 0 if ord == 2 else k - 1
-        lead = s.shape[:-1]
-        zeros = (0,) * len(lead)
-        one = slice_op(s, starts=(*zeros, at), stops=(*lead, at + 1), steps=(1,) * s.ndim)
-        return reshape(one, shape=lead)
-    if ord in (1, -1, math.inf, -math.inf):
-        along = axes[0] if abs(ord) == 1 else axes[1]  # type: ignore[arg-type]
-        sums = sum_op(_abs(node), axes=(along,))
-        pick = max_op if ord > 0 else min_op  # type: ignore[operator]
-        return pick(sums, axes=(sums.ndim - 1,))
-    raise UsageError(
-        f"matrix_norm: ord={ord!r} is not one of 'fro', 'nuc', 1, -1, 2, -2, inf, -inf"
-        f"{where_called()}"
-    )
+def __getattr__(name: str) -> Any:
+    if name in ("eig", "eigvals"):
+        raise UnsupportedNameError(
+            f"linalg.{name} is not supported yet: the eigenvalues of a matrix that is not "
+            "symmetric are complex, and complex dtypes come later; of a symmetric one, use eigh or "
+            "eigvalsh"
+        )
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -24,6 +24,7 @@ __all__ = [
     "epsilon",
     "halved_triangle",
     "lapack",
+    "split_columns",
     "stack_of_matrices",
     "stacked",
     "symmetric_from_lower",
@@ -159,3 +160,10 @@ def symmetric_from_lower(x: Node) -> Node:
     """The symmetric matrix whose lower triangle is that of x."""
     order = (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2)
     return triangle(x) + REGISTRY["permute"](triangle(x, strict=True), axes=order)
+
+
+def split_columns(x: Node, k: int) -> tuple[Node, Node]:
+    """The first k columns of a matrix, and the others."""
+    n, zeros, ones = x.shape[-1], (0,) * (x.ndim - 1), (1,) * x.ndim
+    first = slice_op(x, starts=(*zeros, 0), stops=(*x.shape[:-1], k), steps=ones)
+    return first, slice_op(x, starts=(*zeros, k), stops=(*x.shape[:-1], n), steps=ones)

@@ -1,12 +1,12 @@
-"""Eigenvalues, singular values, and QR: factorisations whose factors are not always determined.
+"""Eigenvalues and singular values: factorisations whose factors are not always determined.
 
 At a repeated eigenvalue or singular value the vectors are one choice of many, so their derivative
 does not exist. Values alone (`eigvalsh`, `svdvals`) stay differentiable; a derivative that runs
 through the vectors of a repeated value raises GradientError when it is evaluated, rather than
 return the arbitrary number that a division by the rounding error of the gap would give.
 
-Formulas: M. Giles (2008) for eigh and svd; S. Walter and L. Lehmann, "Algorithmic differentiation
-of linear algebra functions" (2010) for QR.
+Formulas: M. Giles, "Collected matrix derivative results for forward and reverse mode algorithmic
+differentiation" (2008).
 """
 
 from __future__ import annotations
@@ -16,210 +16,35 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import GradientError, ShapeError, UsageError
+from ..errors import GradientError
 from ..graph import Aval, Node, Shape, where_called
 from .contract import matmul, matrix_transpose
 from .elementwise import where
-from .linalg import triangular_solve
+from .guards import divide_gaps, require_distinct
 from .matrices import (
     Later,
     across_columns,
     across_rows,
     diagonal,
     diagonal_matrix,
-    epsilon,
     halved_triangle,
     lapack,
+    split_columns,
     stack_of_matrices,
     stacked,
     symmetric_from_lower,
-    triangle,
 )
-from .movement import concat, pad, slice_op
+from .movement import slice_op
 from .op import make_op, output
 from .reduce import sum_op
 from .samples import Sample
 
-__all__ = ["divide_gaps", "eigh", "eigvalsh", "qr", "require_rank", "svd", "svdvals"]
+__all__ = ["eigh", "eigvalsh", "svd", "svdvals"]
 
 Array = np.ndarray[Any, Any]
 Params = Mapping[str, Any]
 Nodes = Sequence[Node]
 Parts = Sequence[Node | None]
-
-
-# --- guards --------------------------------------------------------------------------------------
-
-
-def _repeated() -> GradientError:
-    return GradientError(
-        "the derivative of the vectors of a repeated eigenvalue or singular value (or of a "
-        "singular value of 0) does not exist: any rotation of them would do; use eigvalsh or "
-        f"svdvals if only the values matter, or make the values distinct{where_called()}"
-    )
-
-
-def _rounding(c: Array) -> float:
-    """What counts as a rounding error, relative to the largest element."""
-    return 8 * max(4, *c.shape[-2:]) * epsilon(c.dtype)
-
-
-def _divide_gaps(c: Array, d: Array, w: Array, square: bool) -> Array:
-    scale = np.abs(w).max(-1, initial=0.0)[..., None, None]
-    degenerate = np.abs(d) <= _rounding(c) * scale
-    largest = np.abs(c).max((-2, -1), keepdims=True, initial=0.0)
-    counts = np.abs(c) > _rounding(c) * largest
-    own = np.eye(*c.shape[-2:], dtype=bool) if square else np.zeros(c.shape[-2:], bool)
-    counts &= ~own
-    if (degenerate & counts).any():
-        raise _repeated()
-    y: Array = np.zeros(c.shape, c.dtype)
-    np.divide(c, d, out=y, where=~degenerate)
-    y[..., own] = 0.0
-    return y
-
-
-def _divide_gaps_rule(inputs: Nodes, params: Params) -> Aval:
-    c, d, w = inputs
-    stack_of_matrices("divide_gaps", c, square=params["square"])
-    if c.aval != d.aval or w.shape[:-1] != c.shape[:-2] or w.dtype != c.dtype:
-        raise ShapeError(
-            f"divide_gaps takes two equal stacks of matrices and their values, not {c.aval}, "
-            f"{d.aval} and {w.aval}{where_called()}"
-        )
-    return c.aval
-
-
-def _divide_gaps_vjp(cts: Parts, node: Node, needs: Sequence[bool]) -> list[Node | None]:
-    (ct,) = cts
-    assert ct is not None
-    _, d, w = node.inputs
-    gc = divide_gaps(ct, d, w, square=node.params["square"])
-    return [gc, -gc * node if needs[1] else None, None]
-
-
-def _divide_gaps_jvp(tangents: Parts, node: Node) -> Node | None:
-    tc, td, _ = tangents
-    _, d, w = node.inputs
-    if td is not None:
-        moved = node * td
-        tc = -moved if tc is None else tc - moved
-    return None if tc is None else divide_gaps(tc, d, w, square=node.params["square"])
-
-
-def _gap_samples(rng: np.random.Generator) -> list[Sample]:
-    w = np.array([1.0, 2.5, 4.0])
-    gaps = w - w[:, None] + np.eye(3)
-    return [
-        Sample((rng.standard_normal((3, 3)), gaps, w), {"square": True}, diff=(0, 1)),
-        Sample(
-            (rng.standard_normal((2, 3)), np.broadcast_to(w, (2, 3)), w),
-            {"square": False},
-            diff=(0, 1),
-        ),
-        Sample((np.zeros((2, 2)), np.zeros((2, 2)), np.ones(2)), {"square": True}, diff=()),
-    ]
-
-
-divide_gaps = make_op(
-    "divide_gaps", "linalg", lapack("divide_gaps", "it failed", _divide_gaps), _divide_gaps_rule,
-    doc="c / d, where d are gaps between the values w. 0 / 0 is 0; anything else over a gap that "
-    "is no larger than the rounding error of w raises GradientError. If `square`, the diagonal "
-    "is 0.",
-    formula="y = c / d",
-    vjp=_divide_gaps_vjp, jvp=_divide_gaps_jvp, batch=stacked("divide_gaps"), kinds="floating",
-    delicate=True, samples=_gap_samples,
-)  # fmt: skip
-
-
-def _require_distinct(g: Array, w: Array, nonzero: bool) -> Array:
-    largest = np.abs(g).max((-2, -1), initial=0.0)[..., None]
-    used = (np.abs(g) > _rounding(g) * largest[..., None]).any(-2)
-    # The values are in order, so equal ones are neighbours.
-    scale = np.abs(w).max(-1, keepdims=True, initial=0.0)
-    equal = np.abs(np.diff(w, axis=-1)) <= _rounding(g) * scale
-    repeated = np.abs(w) <= _rounding(g) * scale if nonzero else np.zeros(w.shape, bool)
-    repeated[..., :-1] |= equal
-    repeated[..., 1:] |= equal
-    if (used & repeated).any():
-        raise _repeated()
-    return g
-
-
-def _require_distinct_rule(inputs: Nodes, params: Params) -> Aval:
-    g, w = inputs
-    stack_of_matrices("require_distinct", g)
-    if w.shape != (*g.shape[:-2], g.shape[-1]) or w.dtype != g.dtype:
-        raise ShapeError(
-            f"require_distinct takes matrices and a value for each column, not {g.aval} and "
-            f"{w.aval}{where_called()}"
-        )
-    return g.aval
-
-
-def _require_distinct_samples(rng: np.random.Generator) -> list[Sample]:
-    return [
-        Sample(
-            (rng.standard_normal((2, 4, 3)), np.array([[1.0, 2.0, 3.0]] * 2)),
-            {"nonzero": True},
-            diff=(0,),
-        ),
-        Sample(
-            (rng.standard_normal((2, 2)) * [1, 0], np.array([1.0, 0.0])),
-            {"nonzero": True},
-            diff=(),
-        ),
-        Sample((rng.standard_normal((2, 1)), np.zeros(1)), {"nonzero": False}, diff=(0,)),
-    ]
-
-
-def _same_vjp(cts: Parts, node: Node, needs: Sequence[bool]) -> Parts:
-    return [*cts, *(None for _ in node.inputs[1:])]
-
-
-def _same_jvp(tangents: Parts, node: Node) -> Node | None:
-    return tangents[0]  # not through the op, which would judge the tangent
-
-
-require_distinct = make_op(
-    "require_distinct", "linalg", _require_distinct, _require_distinct_rule,
-    doc="The cotangent of vectors (columns), itself, unless a column of a repeated value (or, with "
-    "`nonzero`, of a value of 0) is not zero, which raises GradientError.",
-    formula="y = x",
-    vjp=_same_vjp, jvp=_same_jvp, batch=stacked("require_distinct"), kinds="floating",
-    samples=_require_distinct_samples,
-)  # fmt: skip
-
-
-def _require_rank(r: Array) -> Array:
-    d = np.abs(np.diagonal(r, axis1=-2, axis2=-1))
-    largest = d.max(-1, keepdims=True, initial=0.0)
-    if (d <= 8 * max(4, r.shape[-1]) * epsilon(r.dtype) * largest).any():
-        raise GradientError(
-            "the derivative of qr does not exist where the columns of the matrix are linearly "
-            f"dependent: Q is one choice of many there{where_called()}"
-        )
-    return r
-
-
-def _require_rank_rule(inputs: Nodes, params: Params) -> Aval:
-    stack_of_matrices("require_rank", inputs[0], square=True)
-    return inputs[0].aval
-
-
-def _require_rank_samples(rng: np.random.Generator) -> list[Sample]:
-    return [Sample((rng.standard_normal((2, 3, 3)) + 3 * np.eye(3),))]
-
-
-require_rank = make_op(
-    "require_rank", "linalg", _require_rank, _require_rank_rule,
-    doc="A triangular matrix, itself, unless its diagonal says that it is singular, which raises "
-    "GradientError.",
-    formula="y = x",
-    vjp=_same_vjp, jvp=_same_jvp,
-    batch=stacked("require_rank"), kinds="floating",
-    samples=_require_rank_samples,
-)  # fmt: skip
 
 
 # --- symmetric eigenvalues -----------------------------------------------------------------------
@@ -362,7 +187,7 @@ def _thin(node: Node) -> tuple[Node, Node, Node]:
     """The factors without the vectors that `full` adds."""
     u, s, vh = (output(node, k) for k in range(3))
     k = s.shape[-1]
-    u = _split(u, k)[0] if u.shape[-1] > k else u
+    u = split_columns(u, k)[0] if u.shape[-1] > k else u
     if vh.shape[-2] > k:
         vh = slice_op(
             vh, starts=(0,) * vh.ndim, stops=(*vh.shape[:-2], k, vh.shape[-1]),
@@ -526,130 +351,4 @@ svdvals = make_op(
     vjp=_svdvals_vjp, jvp=_svdvals_jvp, batch=stacked("svdvals"), kinds="floating",
     delicate=True, kink=_REPEATED + "; the derivative of a singular value of 0 is 0",
     samples=_svdvals_samples,
-)  # fmt: skip
-
-
-# --- QR ------------------------------------------------------------------------------------------
-
-
-def _qr_rule(inputs: Nodes, params: Params) -> tuple[Aval, Aval]:
-    (x,) = inputs
-    lead = stack_of_matrices("qr", x)
-    mode = params["mode"]
-    if mode not in ("reduced", "complete"):
-        raise UsageError(f"qr: mode must be 'reduced' or 'complete', not {mode!r}{where_called()}")
-    m, n = x.shape[-2:]
-    k = min(m, n) if mode == "reduced" else m
-    return Aval((*lead, m, k), x.dtype), Aval((*lead, k, n), x.dtype)
-
-
-def _split(x: Node, k: int) -> tuple[Node, Node]:
-    """The first k columns of a matrix, and the others."""
-    n, zeros, ones = x.shape[-1], (0,) * (x.ndim - 1), (1,) * x.ndim
-    first = slice_op(x, starts=(*zeros, 0), stops=(*x.shape[:-1], k), steps=ones)
-    return first, slice_op(x, starts=(*zeros, k), stops=(*x.shape[:-1], n), steps=ones)
-
-
-def _qr_determined(node: Node) -> None:
-    m, n = node.inputs[0].shape[-2:]
-    if node.params["mode"] == "complete" and m > n:
-        raise GradientError(
-            f"qr of shape {node.inputs[0].shape} with mode='complete' has no derivative: the last "
-            f"{m - n} columns of Q are one choice of many; use mode='reduced'{where_called()}"
-        )
-
-
-def _over_r(x: Node, r: Node) -> Node:
-    """x r^-1."""
-    back = triangular_solve(r, matrix_transpose(x), lower=False, transpose=True)
-    return matrix_transpose(back)
-
-
-def _qr_vjp(cts: Parts, node: Node, needs: Sequence[bool]) -> list[Node | None]:
-    _qr_determined(node)
-    gq, gr = cts
-    x = node.inputs[0]
-    q, r = output(node, 0), output(node, 1)
-    m, n = x.shape[-2:]
-    more: Node | None = None
-    if m < n:  # the other columns of R are Q^T times those of x
-        r, _ = _split(r, m)
-        if gr is not None:
-            gr, others = _split(gr, m)
-            rest = matmul(_split(x, m)[1], others, transpose_y=True)
-            gq = rest if gq is None else gq + rest
-            more = matmul(q, others)
-    r = require_rank(r)
-    inner: Node | None = None
-    if gr is not None:
-        inner = matmul(r, triangle(gr, lower=False), transpose_y=True)
-    if gq is not None:
-        turned = matmul(gq, q, transpose_x=True)
-        inner = -turned if inner is None else inner - turned
-    assert inner is not None
-    g = matmul(q, symmetric_from_lower(inner))
-    if gq is not None:
-        g = g + gq
-    back = triangular_solve(r, matrix_transpose(g), lower=False, transpose=False)
-    g = matrix_transpose(back)
-    if m < n:
-        low, none = (0,) * x.ndim, (0,) * x.ndim
-        g = (
-            pad(g, low=low, high=(*none[:-1], n - m), interior=none)
-            if more is None
-            else concat(g, more, axis=x.ndim - 1)
-        )
-    return [g]
-
-
-def _qr_jvp(tangents: Parts, node: Node) -> list[Node | None]:
-    _qr_determined(node)
-    (t,) = tangents
-    assert t is not None
-    x = node.inputs[0]
-    q, r = output(node, 0), output(node, 1)
-    m, n = x.shape[-2:]
-    others: tuple[Node, Node] | None = None
-    if m < n:
-        t, t_others = _split(t, m)
-        r, _ = _split(r, m)
-        others = (_split(x, m)[1], t_others)
-    r = require_rank(r)
-    moved = _over_r(t, r)
-    c = matmul(q, moved, transpose_x=True)
-    low = triangle(c, strict=True)
-    turn = low - matrix_transpose(low)
-    dq = matmul(q, turn - c) + moved
-    dr = triangle(matmul(c - turn, r), lower=False)
-    if others is not None:
-        tail = matmul(dq, others[0], transpose_x=True) + matmul(q, others[1], transpose_x=True)
-        dr = concat(dr, tail, axis=x.ndim - 1)
-    return [dq, dr]
-
-
-def _qr_samples(rng: np.random.Generator) -> list[Sample]:
-    return [
-        Sample((rng.standard_normal(shape),), {"mode": mode})
-        for shape, mode in [
-            ((3, 3), "reduced"),
-            ((4, 2), "reduced"),
-            ((2, 3), "complete"),
-            ((2, 2, 2), "reduced"),
-            ((0, 2), "reduced"),
-        ]
-    ]
-
-
-def _qr_run(x: Array, mode: Any) -> Any:
-    return tuple(np.linalg.qr(x, mode))
-
-
-qr = make_op(
-    "qr", "linalg",
-    lapack("qr", "it failed", _qr_run), _qr_rule,
-    doc="QR factors: q with orthonormal columns, r upper triangular; LAPACK's signs.",
-    formula="x = q r",
-    vjp=_qr_vjp, jvp=_qr_jvp, batch=stacked("qr"), kinds="floating", delicate=True,
-    kink="the derivative at linearly dependent columns is refused with GradientError",
-    samples=_qr_samples,
 )  # fmt: skip
