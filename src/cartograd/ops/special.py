@@ -387,7 +387,7 @@ def sinc_derivative(x: Array, *, n: int) -> Array:
     r = _reduced(x)
     sign = np.where(np.fmod(np.round(x), 2.0) == 0.0, 1.0, -1.0)
     sine, cosine = sign * np.sin(pi * r), sign * np.cos(pi * r)
-    value = np.where(x == 0.0, 1.0, sine / u)
+    value = np.where(x == 0.0, 1.0, sine / u + 0.0)  # 0 rather than -0.0 at integers
     waves = (sine, cosine, -sine, -cosine)
     for k in range(1, n + 1):
         value = (waves[k % 4] - k * value) / u
