@@ -166,7 +166,7 @@ def test_the_maximum_of_infinities() -> None:
 
 @pytest.mark.parametrize(("op", "want"), [(max_op, [0.0, 0.0, 0.25]), (min_op, [INF, 0.0, 0.0])])
 def test_what_is_no_extremum_has_derivative_zero(op: Any, want: list[float]) -> None:
-    """sqrt has an infinite slope at 0: there must be no 0 x inf where the element was not chosen."""
+    """sqrt has an infinite slope at 0: no 0 x inf where the element was not chosen."""
     z = leaf([0.0, 1.0, 4.0])
     assert gradient(op(REGISTRY["sqrt"](z), axes=(0,)), z).tolist() == want
 
