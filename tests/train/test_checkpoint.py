@@ -173,6 +173,13 @@ def test_what_cannot_be_saved_is_refused_before_anything_is_written(
     assert not (tmp_path / "new").exists()
 
 
+def test_metadata_that_contains_itself(tmp_path):
+    loop = {}
+    loop["again"] = loop
+    with pytest.raises(UsageError, match="contains itself"):
+        save_checkpoint(tmp_path, {}, loop)
+
+
 def test_one_kept_is_too_few(tmp_path):
     with pytest.raises(UsageError, match="at least 2"):
         save_checkpoint(tmp_path, {}, {}, keep=1)
@@ -288,6 +295,7 @@ def hostile_bodies(body):
 
     tensor = body["tensors"][0]
     payload = body["payload"]
+    key = {"$": "tuple", "value": [[]]}
     yield b"[" * 100_000, "nested too deeply"
     yield b'{"format": ' + b"9" * 5000 + b"}", "a huge integer"
     yield b"\xff\xfe{}", "not UTF-8"
@@ -316,6 +324,7 @@ def hostile_bodies(body):
     yield changed(meta={"$": "array", "value": "w"}), "metadata that is an array"
     yield changed(meta={"a": {"$": "array", "value": "v"}}), "metadata that names no array"
     yield changed(meta={"$": "eval", "value": "1"}), "metadata of an unknown kind"
+    yield changed(meta={"a": {"$": "dict", "value": [[key, 1]]}}), "a key that cannot be one"
 
 
 def test_hostile_manifests(tmp_path):
@@ -330,6 +339,20 @@ def test_hostile_manifests(tmp_path):
         except DamagedCheckpointError:
             continue
         pytest.fail(f"accepted: {what}")
+
+
+@pytest.mark.parametrize("depth", [100, 400, 700, 900, 980, 100_000])
+def test_deep_metadata_is_read_or_refused(tmp_path, depth):
+    path = save_checkpoint(tmp_path, {}, {"a": None})
+    body = json.dumps(json.loads(path.read_text())["body"]).encode()
+    assert body.count(b"null") == 1
+    path.write_bytes(seal(body.replace(b"null", b"[" * depth + b"]" * depth)))
+    try:
+        meta = load_checkpoint(path).meta
+    except DamagedCheckpointError:
+        assert depth >= 400
+    else:
+        assert list(meta) == ["a"]
 
 
 def reseal(path, payload):

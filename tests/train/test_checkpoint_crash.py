@@ -127,7 +127,7 @@ while True:
 def test_kill_9_at_random_moments(tmp_path):
     clock = random.Random(7)
     last = 0
-    for _ in range(6):
+    for _ in range(4):
         with subprocess.Popen(
             [sys.executable, "-c", CHILD, str(tmp_path)],
             stdout=subprocess.PIPE,

@@ -11,11 +11,12 @@ import time
 import numpy as np
 import pytest
 
+from cartograd.data import ArrayDataset, DataLoader
 from cartograd.errors import FileFormatError, NonFiniteError, UsageError
-from cartograd.train import Callback, durable, list_checkpoints, load_latest
+from cartograd.train import Callback, EarlyStopping, durable, list_checkpoints, load_latest
 from tests.train.child import ENVIRONMENT, ROOT
 from tests.train.faults import Crash, FailingOs
-from tests.train.tiny import make, outcome
+from tests.train.tiny import data, make, outcome
 
 
 @pytest.fixture(scope="module")
@@ -243,6 +244,44 @@ def test_a_finished_run_resumed_does_nothing(whole, tmp_path):
     assert fit(tmp_path).status == "completed"
     assert outcome(tmp_path)[0] == whole[0]
     assert outcome(tmp_path)[2] == whole[2]
+
+
+def test_a_run_that_was_stopped_stays_so(tmp_path):
+    def stopping():
+        trainer, train, val = make(tmp_path, max_epochs=30)
+        early = next(c for c in trainer.plan.callbacks if isinstance(c, EarlyStopping))
+        early.patience = 1
+        return trainer, trainer.fit(train, val, resume=True)
+
+    _, first = stopping()
+    assert first.status == "stopped"
+    before = outcome(tmp_path)
+    trainer, again = stopping()
+    assert (again.status, again.reason, again.epoch) == ("stopped", first.reason, first.epoch)
+    assert trainer.history == first.history
+    assert outcome(tmp_path) == before
+
+
+def test_workers_and_prefetching_resume_too(tmp_path):
+    def run(folder, n=0):
+        trainer, _, val = make(folder, max_epochs=2)
+        x, y = data()
+        train = DataLoader(
+            ArrayDataset(x, y), batch_size=4, shuffle=True, num_workers=2, prefetch_factor=3
+        )
+        if n:
+            trainer.plan.callbacks.insert(0, At(n, "batch", crash))
+        try:
+            trainer.fit(train, val, resume=True)
+        finally:
+            train.close()
+
+    run(tmp_path / "whole")
+    for n in (3, 8):
+        with pytest.raises(Crash):
+            run(tmp_path / str(n), n)
+        run(tmp_path / str(n))
+        assert outcome(tmp_path / str(n)) == outcome(tmp_path / "whole")
 
 
 def test_more_epochs_go_on(tmp_path):

@@ -11,12 +11,19 @@ import pytest
 import cartograd as cg
 from cartograd import nn, optim
 from cartograd.data import ArrayDataset, DataLoader
-from cartograd.errors import DataError, NonFiniteError, UnsupportedError, UsageError
+from cartograd.errors import (
+    DataError,
+    FileFormatError,
+    NonFiniteError,
+    UnsupportedError,
+    UsageError,
+)
 from cartograd.train import (
     MAE,
     BestModel,
     Callback,
     LRSchedule,
+    RunFolder,
     Trainer,
     list_checkpoints,
     load_latest,
@@ -365,6 +372,20 @@ def test_the_best_weights_come_back(tmp_path):
     best = max(row["val_accuracy"] for row in history)
     assert found.validate(loader())["val_accuracy"] == best
     assert load_latest(found.folder.best).meta["val_accuracy"] == best
+    for name, value in found.folder.weights().items():
+        np.testing.assert_array_equal(found.model.state_dict()[name].numpy(), value)
+
+
+def test_the_weights_of_a_run(tmp_path):
+    with pytest.raises(FileFormatError, match="no checkpoints"):
+        RunFolder(tmp_path).weights()
+    found = trainer(out=tmp_path, ema=0.5)
+    found.fit(loader())
+    weights = found.folder.weights()
+    assert set(weights) == set(found.model.state_dict())
+    expected = found.predict(X)
+    found.model.load_state_dict(weights)
+    np.testing.assert_array_equal(Trainer(found.model).predict(X), expected)
 
 
 def test_callbacks_are_closed_whatever_happens():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -89,12 +89,13 @@ def _as_tensor(leaf: Any) -> Any:
 
 
 def _describe(batch: Any) -> str:
+    kind = str(type(batch).__name__)
     if isinstance(batch, (tuple, list)):
-        return f"a {type(batch).__name__} of {len(cast('list[Any]', batch))}"
+        return f"a {kind} of {len(cast('list[Any]', batch))}"
     if isinstance(batch, Mapping):
         return f"a dict with the keys {sorted(map(str, cast('Mapping[Any, Any]', batch)))}"
     shape = getattr(batch, "shape", None)
-    return f"one {type(batch).__name__}" + (f" of shape {shape}" if shape is not None else "")
+    return f"one {kind}" + (f" of shape {shape}" if shape is not None else "")
 
 
 class Batches:
@@ -145,7 +146,7 @@ class Batches:
                 found["examples"] = len(dataset)
         return found
 
-    def epoch(self, number: int) -> Iterator[Any]:
+    def epoch(self, number: int) -> Generator[Any]:
         """Iterate over what is left of the epoch."""
         set_epoch = getattr(self.loader, "set_epoch", None)
         if callable(set_epoch):

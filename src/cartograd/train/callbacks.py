@@ -26,7 +26,12 @@ Mode = Literal["auto", "min", "max"]
 
 
 class Run(Protocol):
-    """What a callback may ask of the run it belongs to; the Trainer is one."""
+    """What a callback may ask of the run it belongs to; it is handed to `Callback.attach`.
+
+    >>> class Impatient(Callback):
+    ...     def attach(self, run: Run):
+    ...         run.stop("one epoch is enough")
+    """
 
     @property
     def folder(self) -> RunFolder | None:

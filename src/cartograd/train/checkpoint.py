@@ -85,13 +85,15 @@ def save_checkpoint(
     if keep < 2:
         raise UsageError(f"save_checkpoint: keep={keep}, but at least 2 checkpoints must be kept")
     everything = dict(arrays)
-    packed_meta = pack(dict(meta), "meta", everything)
-    ready = {name: _ready(name, array) for name, array in everything.items()}
     try:
+        packed_meta = pack(dict(meta), "meta", everything)
+        ready = {name: _ready(name, array) for name, array in everything.items()}
         payload = serialize(ready)
+        manifest = build_manifest(payload, packed_meta)
     except (SafetensorError, UnicodeEncodeError) as error:
         raise UsageError(f"save_checkpoint: the arrays cannot be saved: {error}") from error
-    manifest = build_manifest(payload, packed_meta)
+    except RecursionError as error:
+        raise UsageError("save_checkpoint: meta contains itself, or is nested too deep") from error
 
     target = Path(folder)
     make_folder(target)
@@ -129,7 +131,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     used: set[str] = set()
     try:
         meta = unpack(manifest.meta, arrays, used)
-    except FileFormatError as error:
+    except (FileFormatError, RecursionError, TypeError) as error:
         raise DamagedCheckpointError(manifest_path, "manifest", str(error)) from error
     if not isinstance(meta, dict):
         raise DamagedCheckpointError(manifest_path, "manifest", "its metadata is not an object")

@@ -53,6 +53,9 @@ def evaluate(
     for metric in mine:
         metric.reset()
     seen = 0
+    set_epoch = getattr(loader, "set_epoch", None)
+    if callable(set_epoch):  # the same order each time, whatever was read before
+        set_epoch(0)
     with evaluating(step.model, step.ema):
         for raw in loader:
             if stop():

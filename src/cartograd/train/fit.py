@@ -26,10 +26,16 @@ from .evaluation import evaluate
 from .folder import RunFolder
 from .interrupt import StopSignals
 from .metrics import MeanLoss
-from .moment import Moment, describe_non_finite, load_model_state, model_state
+from .moment import (
+    Moment,
+    describe_non_finite,
+    load_model_state,
+    model_state,
+    settle_gradients,
+)
 from .packing import Array
 from .result import FitResult, Position, Status
-from .rng import get_random_state, seed_everything, set_random_state
+from .rng import compact, get_random_state, seed_everything, set_random_state
 from .settings import Plan, check_same, known_direction
 
 __all__ = ["Fit"]
@@ -183,6 +189,8 @@ class Fit:
             self._refuse("loss", value, before, batch, output)
         position.expected, examples = expected, position.examples + batch.count
         norm = self._checked_norm(examples, before, batch, output) if last else None
+        if not last:
+            settle_gradients(self.model)
         position.batch += 1
         position.pending += 1
         position.examples = examples
@@ -312,7 +320,7 @@ class Fit:
             "position": self.position.state_dict(),
             "history": self.history,
             "loader": self.batches.state_dict() if moment is None else moment.loader,
-            "random": get_random_state(self.model),
+            "random": compact(get_random_state(self.model)),
             "optimizer": self.step.optimizer.state_dict(),
             "transient": transient,
             "gradients": gradients,

@@ -27,7 +27,9 @@ from typing import Any, cast
 import numpy as np
 
 from ..errors import FileFormatError, UsageError
+from .checkpoint import load_latest
 from .durable import make_folder, read_regular, temporary_suffix, write_durably
+from .packing import Array
 
 try:  # Windows has no such module; there, two processes are not kept apart
     import fcntl
@@ -115,6 +117,22 @@ class RunFolder:
     def read_config(self) -> dict[str, Any]:
         """Read config.json; raises FileFormatError where it cannot be read."""
         return _read_object(self.config)
+
+    def weights(self) -> dict[str, Array]:
+        """Return the run's best weights by name, or the last ones where none were kept as best.
+
+        With an EMA they are the averages. Raises FileFormatError where there are none, or all are
+        damaged.
+        """
+        best = load_latest(self.best)
+        if best is not None:
+            return best.arrays
+        last = load_latest(self.checkpoints)
+        if last is None:
+            raise FileFormatError(f"{self.path}: there are no checkpoints in this folder")
+        ema = cast("dict[str, Any] | None", last.meta.get("ema"))
+        averages: dict[str, Array] = ema["averages"] if ema is not None else {}
+        return {name: averages.get(name, a).astype(a.dtype) for name, a in last.arrays.items()}
 
     def add_environment(self, *, seed: int, step: int) -> None:
         """Add this start of the run, at `step`, to environment.json."""

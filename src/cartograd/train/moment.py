@@ -16,7 +16,13 @@ from .batches import Batch, Batches
 from .packing import Array
 from .rng import get_random_state, set_random_state
 
-__all__ = ["Moment", "describe_non_finite", "load_model_state", "model_state"]
+__all__ = [
+    "Moment",
+    "describe_non_finite",
+    "load_model_state",
+    "model_state",
+    "settle_gradients",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,17 @@ class Moment:
             buffer.assign(value)
         for parameter, gradient in self.gradients:
             parameter.grad = gradient
+
+
+def settle_gradients(model: Module) -> None:
+    """Give waiting gradients the memory layout that they would have if read from a checkpoint.
+
+    NumPy adds up a sum in the order of memory, so that a transposed array and its restored copy
+    could differ in the last bit.
+    """
+    for parameter in model.parameters():
+        if parameter.grad is not None and not parameter.grad.numpy().flags.c_contiguous:
+            parameter.grad = asarray(np.asarray(parameter.grad.numpy(), order="C"))
 
 
 def model_state(model: Module) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random as python_random
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from .. import random
 from ..nn import Module
 
-__all__ = ["get_random_state", "seed_everything", "set_random_state"]
+__all__ = ["compact", "get_random_state", "seed_everything", "set_random_state"]
 
 
 def seed_everything(seed: int) -> None:
@@ -34,13 +34,22 @@ def get_random_state(model: Module | None = None) -> dict[str, Any]:
     >>> a == np.random.rand()
     True
     """
-    version, words, gauss = python_random.getstate()
     return {
         "cartograd": random.default_generator.get_state(),
-        "python": (version, np.array(words, np.uint32), gauss),
+        "python": python_random.getstate(),
         "numpy": np.random.get_state(legacy=False),  # noqa: NPY002
         "model": {path: found.get_state() for path, found in _generators(model).items()},
     }
+
+
+def compact(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a random state with Python's 625 words as an array, for a checkpoint.
+
+    >>> compact(get_random_state())["python"][1].shape
+    (625,)
+    """
+    version, words, gauss = state["python"]
+    return {**state, "python": (version, np.array(words, np.uint32), gauss)}
 
 
 def set_random_state(state: Mapping[str, Any], model: Module | None = None) -> None:
@@ -48,7 +57,7 @@ def set_random_state(state: Mapping[str, Any], model: Module | None = None) -> N
     random.default_generator.set_state(state["cartograd"])
     version, words, gauss = state["python"]
     python_random.setstate((version, tuple(int(word) for word in words), gauss))
-    np.random.set_state(cast("Any", state["numpy"]))  # noqa: NPY002
+    np.random.set_state(state["numpy"])  # noqa: NPY002
     for path, found in _generators(model).items():
         if path in state["model"]:
             found.set_state(state["model"][path])

@@ -25,13 +25,15 @@ from .ema import EMA
 __all__ = ["TrainStep", "gradient_norm"]
 
 Loss = Callable[..., Tensor]
+_double = np.dtype(np.float64)
 
 
 def gradient_norm(parameters: list[Parameter]) -> Tensor:
-    """Return the 2-norm of all gradients together, 0-d; without overflow if it is representable.
+    """Return the 2-norm of all gradients together, 0-d float64, whatever their scale.
 
-    It is m sqrt(sum (g / m)^2) with m the largest |g| (and 1 where that is 0), in float32 or wider.
-    A NaN or infinity anywhere shows in it.
+    Squares are added up in float64, where those of float32 and narrower can neither overflow nor
+    vanish. Gradients that are float64 themselves are first divided by their largest |g| (by 1
+    where that is 0). A NaN or infinity anywhere shows in the norm.
 
     >>> import cartograd as cg
     >>> p = cg.Parameter(cg.asarray([3e30, 4e30]))
@@ -39,19 +41,18 @@ def gradient_norm(parameters: list[Parameter]) -> Tensor:
     >>> float(gradient_norm([p])) > 9.9e30
     True
     """
-    gradients = [_wide(p.grad) for p in parameters if p.grad is not None and p.grad.size]
+    gradients = [p.grad for p in parameters if p.grad is not None and p.grad.size]
     if not gradients:
-        return asarray(0.0)
+        return asarray(np.zeros((), _double))
     with no_grad():
-        widest = max((g.dtype for g in gradients), key=lambda dtype: dtype.itemsize)
-        peak = stack([g.abs().max().astype(widest) for g in gradients]).max()
+        wide = [g.astype(_double) for g in gradients if g.dtype != _double]
+        double = [g for g in gradients if g.dtype == _double]
+        if not double:
+            return stack([(g * g).sum() for g in wide]).sum().sqrt()
+        peak = stack([g.abs().max() for g in wide + double]).max()
         scale = where(peak == 0, ones_like(peak), peak)
-        parts = [g / scale.astype(g.dtype) for g in gradients]
-        return scale * stack([(p * p).sum().astype(widest) for p in parts]).sum().sqrt()
-
-
-def _wide(gradient: Tensor) -> Tensor:
-    return gradient if gradient.dtype.itemsize >= 4 else gradient.astype(np.dtype(np.float32))
+        parts = [g / scale for g in wide + double]
+        return scale * stack([(p * p).sum() for p in parts]).sum().sqrt()
 
 
 @dataclass(slots=True)
