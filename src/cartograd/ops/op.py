@@ -20,6 +20,7 @@ An op with none of them must say why in `differentiable=False, why=...`.
 
 from __future__ import annotations
 
+import inspect
 import struct
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +33,6 @@ from ..errors import DTypeError, ShapeError, UsageError
 from ..graph import (
     MODE,
     NO_PARAMS,
-    NOWHERE,
     Aval,
     Node,
     Origin,
@@ -190,9 +190,7 @@ def build(op: Op, inputs: Sequence[Node], params: Mapping[str, Any]) -> Node:
     tracked &= mode.active
     if not tracked:
         pass
-    elif not mode.recording or not op.differentiable:
-        tracked = 0
-    elif not (
+    elif not mode.recording or not op.differentiable or not (
         any(a.dtype.kind in "fV" for a in aval) if several else aval[1].kind in "fV"
     ):
         tracked = 0
@@ -407,6 +405,7 @@ def elementwise(
     n = arity if arity is not None else len(partials) if partials is not None else 1
 
     chars = frozenset(dtype.char for dtype in ALL if kind_of(dtype) in allowed)
+    options = _options(eval, n)
 
     def rule(inputs: Sequence[Node], params: Mapping[str, Any]) -> Aval:
         if len(inputs) != n:
@@ -422,6 +421,10 @@ def elementwise(
                 raise DTypeError(f"{name} takes equal dtypes, not {names}{where_called()}")
         if dtype.char not in chars:
             check_kind(name, kinds, dtype)
+        if params.keys() != options:
+            raise UsageError(
+                f"{name} takes the params {sorted(options)}, not {sorted(params)}{where_called()}"
+            )
         if result != "same":
             dtype = bool_ if result == "bool" else inputs[0].dtype
         return _new_tuple(Aval, (shape, dtype))
@@ -434,6 +437,14 @@ def elementwise(
 
 
 _new_tuple = tuple.__new__
+
+
+def _options(eval: Callable[..., Any], count: int) -> set[str]:
+    """The names of the params that an eval takes after its arrays; a ufunc takes none."""
+    if isinstance(eval, np.ufunc):
+        return set()
+    found = list(inspect.signature(eval).parameters.values())
+    return {p.name for p in found[count:] if p.kind is not inspect.Parameter.VAR_POSITIONAL}
 
 
 def _batch_elementwise(name: str) -> Rule:
