@@ -15,6 +15,7 @@ import numpy as np
 __all__ = [
     "AxisError",
     "CartogradError",
+    "CopyError",
     "DTypeError",
     "DataError",
     "DivideByZeroError",
@@ -153,5 +154,13 @@ class LinAlgError(CartogradError, np.linalg.LinAlgError):
 
     >>> import numpy as np
     >>> issubclass(LinAlgError, np.linalg.LinAlgError)
+    True
+    """
+
+
+class CopyError(UsageError, BufferError):
+    """Memory would have to be shared where Cartograd copies: a Tensor never changes.
+
+    >>> issubclass(CopyError, ValueError) and issubclass(CopyError, BufferError)
     True
     """

@@ -177,11 +177,34 @@ class Tensor:
             return value.astype(dtype)
         return value.copy() if copy else value
 
-    def __dlpack__(self, **options: Any) -> Any:
-        version = options.get("max_version")
-        if version is not None and version[0] >= 1:
-            return self.numpy().__dlpack__(**options)
-        return self._value("__dlpack__").copy().__dlpack__(**options)
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[Any, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """The value as a DLPack capsule: a copy, which its consumer may change.
+
+        A consumer that asks for no copy gets the memory itself, marked as read-only, if it takes
+        version 1 of the protocol. Raises BufferError otherwise, for another device and for
+        bfloat16, which NumPy cannot export.
+        """
+        value = self._value("__dlpack__")
+        version = max_version or (0, 0)
+        if stream is not None or (dl_device is not None and tuple(dl_device) != (1, 0)):
+            raise BufferError(f"DLPack: everything is on the CPU, not on {dl_device or stream}")
+        if value.dtype.kind == "V":
+            raise BufferError("DLPack: NumPy cannot export bfloat16; convert with astype(float32)")
+        if copy is False:
+            if version < (1, 0):
+                raise BufferError(
+                    "DLPack before version 1 cannot mark memory as read-only: let it be copied"
+                )
+            return self.numpy().__dlpack__(max_version=max_version)
+        value = value.copy()
+        return value.__dlpack__(max_version=max_version) if max_version else value.__dlpack__()
 
     def __dlpack_device__(self) -> tuple[Any, int]:
         return np.zeros(()).__dlpack_device__()

@@ -37,6 +37,7 @@ __all__ = [
     "cast_node",
     "coerce",
     "elementwise_call",
+    "numpy_copy",
     "promote_all",
     "shape_of",
 ]
@@ -57,13 +58,23 @@ def array_node(x: Any, name: str = "this function") -> Node:
     if isinstance(x, float):
         return full((), DEFAULT_FLOAT, x)
     if hasattr(x, "dtype") and hasattr(x, "__array__"):
-        array = np.array(x)
+        array = numpy_copy(x, name)
         dtype = as_dtype(array.dtype)
         return constant(array if array.dtype == dtype else array.astype(dtype))
     raise DTypeError(
         f"{name} takes Tensors, arrays and numbers, not {type(x).__name__}{where_called()}; "
         "convert it with cg.asarray"
     )
+
+
+def numpy_copy(x: Any, name: str) -> np.ndarray[Any, Any]:
+    """A NumPy array of one's own from an array of any library, or from nested sequences."""
+    if isinstance(x, np.ndarray) or not hasattr(x, "__array__"):
+        return np.array(x)
+    try:  # asked for as it is, since not every library's __array__ knows `copy`
+        return np.array(np.asarray(x))
+    except TypeError as error:
+        raise DTypeError(f"{name}: {type(x).__name__}: {error}{where_called()}") from None
 
 
 def scalar_node(x: Any, dtype: DType, shape: Shape) -> Node:

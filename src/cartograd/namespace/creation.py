@@ -7,15 +7,30 @@ from typing import Any
 
 import numpy as np
 
-from ..dtype import DEFAULT_FLOAT, DEFAULT_INT, DType, as_dtype, bool_, is_floating, kind_of
-from ..errors import DTypeError, ShapeError, UnsupportedError, UsageError
-from ..dtype import promote
+from ..dtype import (
+    DEFAULT_FLOAT,
+    DEFAULT_INT,
+    DType,
+    as_dtype,
+    bool_,
+    is_floating,
+    kind_of,
+    promote,
+)
+from ..errors import CopyError, DTypeError, ShapeError, UnsupportedError, UsageError
 from ..graph import Node, where_called
 from ..ops.elementwise import where
 from ..ops.movement import concat, reshape
 from ..ops.op import constant, like
 from ..tensor import Tensor, leaf, wrap
-from .coerce import array_node, broadcast_node, cast_node, scalar_node, shape_of
+from .coerce import (
+    array_node,
+    broadcast_node,
+    cast_node,
+    numpy_copy,
+    scalar_node,
+    shape_of,
+)
 
 __all__ = [
     "arange",
@@ -76,13 +91,13 @@ def asarray(
     if isinstance(obj, Tensor):
         if wanted is not None and wanted != obj.dtype:
             if copy is False:
-                raise UsageError(f"asarray: copy=False cannot change the dtype{where_called()}")
+                raise CopyError(f"asarray: copy=False cannot change the dtype{where_called()}")
             return finish(cast_node(obj.node, wanted), requires_grad)
         if requires_grad and not obj.requires_grad:
             return finish(obj.node, True)
         return obj
     if copy is False:
-        raise UsageError(
+        raise CopyError(
             f"asarray: copy=False is for Tensors only: other memory may change{where_called()}"
         )
     if isinstance(obj, (list, tuple)) and _has_tensor(obj):
@@ -117,7 +132,7 @@ def _stack(nodes: list[Node]) -> Node:
 
 def _to_numpy(obj: Any, wanted: DType | None) -> np.ndarray[Any, Any]:
     try:
-        array = np.array(obj)
+        array = numpy_copy(obj, "asarray")
     except ValueError as error:
         raise ShapeError(f"asarray: {error}{where_called()}") from None
     if array.dtype.kind == "c":
@@ -146,6 +161,9 @@ def _to_numpy(obj: Any, wanted: DType | None) -> np.ndarray[Any, Any]:
 def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> Tensor:
     """A Tensor from any object with `__dlpack__`, such as a PyTorch or JAX array; copied.
 
+    DTypeError for an object without it, BufferError for memory that NumPy cannot read (bfloat16,
+    another device), CopyError for `copy=False`: other memory may change.
+
     >>> import cartograd as cg, numpy as np
     >>> cg.from_dlpack(np.array([1.0, 2.0])).dtype
     dtype('float64')
@@ -155,7 +173,19 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> T
         return x
     if not hasattr(x, "__dlpack__"):
         raise DTypeError(f"from_dlpack: {type(x).__name__} has no __dlpack__{where_called()}")
-    return wrap(constant(_to_numpy(np.from_dlpack(x).copy(), None)))
+    if copy is False:
+        raise CopyError(
+            f"from_dlpack: copy=False is for Tensors only: other memory may change{where_called()}"
+        )
+    try:
+        found = np.from_dlpack(x)
+    except RuntimeError as error:
+        dtype = getattr(x, "dtype", "its dtype")
+        raise BufferError(
+            f"from_dlpack: {error} NumPy reads it, and does not know {dtype}{where_called()}; "
+            "convert it before"
+        ) from None
+    return wrap(constant(_to_numpy(found, None)))
 
 
 def full(
@@ -204,7 +234,7 @@ def checked_shape(shape: Any, name: str) -> tuple[int, ...]:
 
 
 def zeros(
-    *shape: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False
+    shape: Any, *more: int, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """A Tensor of zeros; the shape is a tuple or several integers, the dtype float32 by default.
 
@@ -212,21 +242,23 @@ def zeros(
     >>> cg.zeros((2, 3)).shape
     (2, 3)
     """
-    return _filled(shape, 0, dtype, device, requires_grad, "zeros")
+    return _filled(_joined(shape, more), 0, dtype, device, requires_grad, "zeros")
 
 
-def ones(*shape: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def ones(
+    shape: Any, *more: int, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """A Tensor of ones; the shape is a tuple or several integers, the dtype float32 by default.
 
     >>> import cartograd as cg
     >>> cg.ones(2)
     Tensor([1., 1.], dtype=float32)
     """
-    return _filled(shape, 1, dtype, device, requires_grad, "ones")
+    return _filled(_joined(shape, more), 1, dtype, device, requires_grad, "ones")
 
 
 def empty(
-    *shape: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False
+    shape: Any, *more: int, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """A Tensor of zeros: there is no memory without a value here.
 
@@ -234,14 +266,18 @@ def empty(
     >>> cg.empty((2,)).shape
     (2,)
     """
-    return _filled(shape, 0, dtype, device, requires_grad, "empty")
+    return _filled(_joined(shape, more), 0, dtype, device, requires_grad, "empty")
+
+
+def _joined(shape: Any, more: tuple[int, ...]) -> Any:
+    return (shape, *more) if more else shape
 
 
 def _filled(
     shape: Any, value: int, dtype: Any, device: Any, requires_grad: bool, name: str
 ) -> Tensor:
     _check_device(device)
-    dims = checked_shape(shape[0] if len(shape) == 1 else shape, name)
+    dims = checked_shape(shape, name)
     found = as_dtype(dtype) if dtype is not None else DEFAULT_FLOAT
     return finish(scalar_node(bool(value) if found == bool_ else value, found, dims), requires_grad)
 

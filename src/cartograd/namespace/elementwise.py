@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from ..dtype import as_dtype
 from ..graph import NO_PARAMS
 from ..ops.op import REGISTRY, Op, build
 from ..tensor import Tensor, wrap
@@ -13,48 +16,63 @@ __all__ = ["FUNCTIONS", "binary_method", "function_of", "reflected_method", "una
 
 
 def function_of(op: Op) -> Any:
-    """The public function of an elementwise record."""
-    count, takes = op.arity, op.takes
-
-    if count == 1:
+    """The public function of an elementwise record of one or two inputs."""
+    if op.arity == 1:
 
         def unary(x: Any, /) -> Tensor:
-            if isinstance(x, Tensor) and x.node.dtype.char in takes:
-                return wrap(build(op, (x.node,), NO_PARAMS))
             return elementwise_call(op, (x,))
 
         f: Any = unary
-    elif count == 2:
+    else:
 
         def binary(x1: Any, x2: Any, /) -> Tensor:
-            if isinstance(x1, Tensor) and isinstance(x2, Tensor):
-                left, right = x1.node, x2.node
-                if left.shape == right.shape and left.dtype is right.dtype:
-                    if left.dtype.char in takes:
-                        return wrap(build(op, (left, right), NO_PARAMS))
             return elementwise_call(op, (x1, x2))
 
         f = binary
-    else:
-
-        def several(*xs: Any) -> Tensor:
-            return elementwise_call(op, xs)
-
-        f = several
     f.__name__ = f.__qualname__ = op.name
     f.__module__ = "cartograd"
-    f.__doc__ = _docstring(op, count)
+    f.__doc__ = _docstring(op)
     return f
 
 
-def _docstring(op: Op, count: int) -> str:
-    lines = [op.doc or f"Elementwise {op.name}."]
-    formula = f"\n\n    {op.formula}" if op.formula else ""
-    takes = f"Takes {op.kinds.replace('_', ' ')} dtypes; shapes broadcast; the result "
-    takes += "is bool." if op.result == "bool" else "has the promoted dtype."
-    kink = f" {op.kink}" if op.kink else ""
-    lines.append(takes + kink)
-    return "\n\n".join(lines) + formula
+TAKES = {
+    "all": "arrays or numbers of any dtype",
+    "numeric": "arrays or numbers",
+    "floating": "arrays or numbers (integers become float32)",
+    "integer": "integer arrays or numbers",
+    "boolean": "bool arrays or values",
+    "integer_or_bool": "integer or bool arrays or values",
+}
+
+
+def _docstring(op: Op) -> str:
+    takes = TAKES[op.kinds]
+    result = "is bool" if op.result == "bool" else "has the promoted dtype"
+    lines = [op.doc]
+    if op.formula:
+        lines.append(f"    {op.formula}")
+    if op.arity == 1:
+        result = result.replace("the promoted dtype", "the dtype of x")
+        lines.append(f"Takes {takes}, of any shape; the result has the shape of x and {result}.")
+    else:
+        lines.append(
+            f"Takes {takes}, whose shapes broadcast; the result {result}. Shapes that do not "
+            "broadcast raise ShapeError."
+        )
+    lines.append(f"Other dtypes raise DTypeError. {op.kink}".strip())
+    lines.append(_example(op))
+    return "\n\n".join(lines)
+
+
+def _example(op: Op) -> str:
+    """An example from the record's first sample, as Python numbers, with the value it gives."""
+    args = [x.flat[0].item() for x in op.samples[0].args]
+    args = [round(x, 2) if isinstance(x, float) else x for x in args]
+    call = f"cg.{op.name}({', '.join(map(repr, args))}).item()"
+    value = op.eval(*(np.asarray(x, as_dtype(type(x))) for x in args)).item()
+    if isinstance(value, float):
+        call, value = f"round({call}, 3)", round(value, 3)
+    return f">>> import cartograd as cg\n>>> {call}\n{value!r}"
 
 
 def binary_method(op: Op) -> Any:
@@ -103,5 +121,5 @@ def _is_operand(x: Any) -> bool:
 FUNCTIONS: dict[str, Any] = {
     op.name: function_of(op)
     for op in REGISTRY.values()
-    if op.family == "elementwise" and "internal" not in op.tags
+    if op.family == "elementwise" and op.arity in (1, 2) and "internal" not in op.tags
 }

@@ -46,7 +46,7 @@ def _items(key: Any) -> list[Any]:
 def _is_array(item: Any) -> bool:
     if isinstance(item, (Tensor, np.ndarray)):
         return item.ndim > 0 or item.dtype.kind == "b" or isinstance(item, Tensor)
-    return isinstance(item, list)
+    return isinstance(item, (list, np.bool_))
 
 
 def _index_arrays(item: Any) -> list[Node]:
@@ -60,6 +60,8 @@ def _index_arrays(item: Any) -> list[Node]:
                 f"indexing with a bool mask needs the mask's value, but its function is being "
                 f"traced{where_called()}; use cg.where(mask, x, other)"
             )
+        if not node.shape:
+            return [constant(np.zeros(int(node.value), DEFAULT_INT))]
         return [constant(found) for found in np.nonzero(node.value)]
     if not is_integer(node.dtype):
         raise DTypeError(
@@ -130,13 +132,13 @@ def plan_of(shape: Shape, key: Any) -> Plan:
             _check_mask(item, shape, axis)
             found = _index_arrays(item)
             places.append(position)
-            if not found:
-                raise UsageError(f"a 0-d bool index is not supported{where_called()}")
-            for node in found:
+            rank = _mask_rank(item)
+            for node in found:  # a 0-d mask selects from a new axis of length 1
+                n = shape[axis] if rank else 1
                 arrays[len(dims)] = node
-                dims.append(shape[axis])
-                slices.append((0, shape[axis], 1))
-                axis += 1
+                dims.append(n)
+                slices.append((0, n, 1))
+                axis += 1 if rank else 0
         else:
             n = shape[axis]
             k = _integer(item, n, axis)

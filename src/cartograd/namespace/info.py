@@ -17,7 +17,6 @@ from ..dtype import (
     is_floating,
     is_integer,
     isdtype,
-    kind_of,
     promote,
 )
 from ..errors import DTypeError, UsageError
@@ -90,18 +89,15 @@ def iinfo(type: Any, /) -> IInfo:
 
 
 def can_cast(from_: Any, to: Any, /) -> bool:
-    """Whether promotion would turn one dtype (or a Tensor's) into another.
+    """Whether promotion of a dtype (or a Tensor's) with another gives that other.
+
+    Integers go into every floating dtype, as they do in promotion, exact or not.
 
     >>> import cartograd as cg
     >>> cg.can_cast(cg.int32, cg.int64), cg.can_cast(cg.float64, cg.float32)
     (True, False)
     """
     source, target = _dtype_of(from_), as_dtype(to)
-    if kind_of(source) != kind_of(target) and {kind_of(source), kind_of(target)} != {
-        "signed",
-        "unsigned",
-    }:
-        return False
     try:
         return promote(source, target) == target
     except DTypeError:
@@ -148,9 +144,9 @@ class ArrayNamespaceInfo:
         """Always "cpu"."""
         return "cpu"
 
-    def devices(self) -> list[str]:
+    def devices(self) -> tuple[str, ...]:
         """The devices there are."""
-        return ["cpu"]
+        return ("cpu",)
 
     def default_dtypes(self, *, device: Any = None) -> dict[str, DType]:
         """The dtypes of Python numbers. Complex is what it would be: not supported yet."""

@@ -102,23 +102,37 @@ def _expand(self: Tensor, *shape: Any) -> Tensor:
     return shaping.broadcast_to(self, shape[0] if len(shape) == 1 else shape)
 
 
+VERSIONS = ("2021.12", "2022.12", "2023.12", "2024.12", "2025.12")
+
+
 def _namespace(self: Tensor, *, api_version: str | None = None) -> Any:
+    """The module `cartograd`, which serves every version of the array API up to 2025.12."""
+    if api_version is not None and api_version not in VERSIONS:
+        raise UnsupportedError(
+            f"__array_namespace__: there is no version {api_version!r} of the array API here, only "
+            f"{', '.join(VERSIONS)}{where_called()}"
+        )
     return _space[0]
 
 
 _space: list[Any] = []
 
 
-
-
+# Ufuncs of SciPy and NumPy whose names differ from ours.
+NAMES = {"expit": "sigmoid", "gammaln": "lgamma", "psi": "digamma", "rint": "round"}
 _UFUNCS: dict[Any, Any] = {}
 
 
 def _array_ufunc(self: Tensor, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
-    """NumPy's ufuncs on Tensors are Cartograd's functions."""
-    f = _UFUNCS.get(ufunc)
-    if f is None or method != "__call__" or options:
+    """NumPy's ufuncs (and SciPy's) on Tensors are Cartograd's functions; no `out=` or `where=`."""
+    if method != "__call__" or options:
         return NotImplemented
+    f = _UFUNCS.get(ufunc)
+    if f is None:
+        name = ufunc.__name__
+        f = FUNCTIONS.get(NAMES.get(name, name))
+        if f is None:
+            return NotImplemented
     return f(*inputs)
 
 
@@ -135,8 +149,9 @@ def attach(namespace: Any) -> None:
     for name, f in FUNCTIONS.items():
         if name not in NOT_METHODS and not hasattr(cls, name):
             setattr(cls, name, f)
-        if isinstance(REGISTRY[name].eval, np.ufunc):
-            _UFUNCS[REGISTRY[name].eval] = f
+        ufunc = getattr(np, name, None)  # by name: np.arctan2 is np.atan2
+        if isinstance(ufunc, np.ufunc):
+            _UFUNCS[ufunc] = f
     for module in (shaping, reductions, searching, products):
         for name in module.__all__:
             if name not in NOT_METHODS and not hasattr(cls, name):

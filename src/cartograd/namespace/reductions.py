@@ -322,8 +322,8 @@ def cumulative_logsumexp(x: Any, /, axis: Any = None, *, dim: Any = None) -> Ten
     """Running log(sum(exp(x))) along an axis, without overflow.
 
     >>> import cartograd as cg
-    >>> cg.cumulative_logsumexp(cg.asarray([1000.0, 1000.0])).tolist()
-    [1000.0, 1000.693115234375]
+    >>> [round(v, 3) for v in cg.cumulative_logsumexp(cg.asarray([1000.0, 1000.0])).tolist()]
+    [1000.0, 1000.693]
     """
     node = _floating(x, "cumulative_logsumexp")
     axis = axis if dim is None else dim

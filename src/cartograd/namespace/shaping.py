@@ -87,7 +87,7 @@ def broadcast_to(x: Any, /, shape: Any) -> Tensor:
     return wrap(broadcast_node(node, dims))
 
 
-def broadcast_arrays(*arrays: Any) -> list[Tensor]:
+def broadcast_arrays(*arrays: Any) -> tuple[Tensor, ...]:
     """The arrays broadcast to their common shape.
 
     >>> import cartograd as cg
@@ -96,20 +96,22 @@ def broadcast_arrays(*arrays: Any) -> list[Tensor]:
     """
     nodes = [array_node(x, "broadcast_arrays") for x in arrays]
     shape = common_shape("broadcast_arrays", [node.shape for node in nodes] or [()])
-    return [wrap(broadcast_node(node, shape)) for node in nodes]
+    return tuple(wrap(broadcast_node(node, shape)) for node in nodes)
 
 
-def reshape(x: Any, /, *shape: Any, copy: bool | None = None) -> Tensor:
+def reshape(x: Any, /, shape: Any, *more: int, copy: bool | None = None) -> Tensor:
     """The same elements in row-major order in another shape; one length may be -1.
 
-    The shape is a tuple, a list, or several integers.
+    The shape is a tuple, a list, or several integers. Whether memory is shared cannot be seen,
+    since a Tensor never changes: `copy` is accepted and has no effect. ShapeError if the number of
+    elements differs.
 
     >>> import cartograd as cg
     >>> cg.reshape(cg.arange(6), (2, -1)).shape
     (2, 3)
     """
     node = array_node(x, "reshape")
-    dims = list(shape_of(shape[0] if len(shape) == 1 else shape, "reshape"))
+    dims = list(shape_of((shape, *more) if more else shape, "reshape"))
     if dims.count(-1) > 1:
         raise ShapeError(f"reshape: more than one -1 in {tuple(dims)}{where_called()}")
     if -1 in dims:
@@ -144,19 +146,22 @@ def flatten(x: Any, /, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     return wrap(_reshaped(node, (*node.shape[:first], middle, *node.shape[last + 1 :])))
 
 
-def permute_dims(x: Any, /, *axes: Any) -> Tensor:
-    """The axes in another order.
+def permute_dims(x: Any, /, axes: Any, *more: int) -> Tensor:
+    """The axes in another order: a tuple or list of all of them, or several integers.
+
+    AxisError unless each axis is there once.
 
     >>> import cartograd as cg
     >>> cg.permute_dims(cg.ones((2, 3, 4)), (2, 0, 1)).shape
     (4, 2, 3)
     """
     node = array_node(x, "permute_dims")
-    order = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
+    order = axes if isinstance(axes, (tuple, list)) and not more else (axes, *more)
     found = tuple(axis_of(k, len(node.shape), "permute_dims") for k in order)
-    if len(found) != len(node.shape):
+    if sorted(found) != list(range(len(node.shape))):
         raise AxisError(
-            f"permute_dims: {len(node.shape)} axes are needed, not {found}{where_called()}"
+            f"permute_dims: shape {node.shape} takes each of its {len(node.shape)} axes once, not "
+            f"{tuple(order)}{where_called()}"
         )
     return wrap(_permuted(node, found))
 
