@@ -140,7 +140,9 @@ def isdtype(dtype: Any, kind: Any) -> bool:
         return any(isdtype(found, one) for one in kind)  # type: ignore[reportUnknownVariableType]
     if isinstance(kind, str):
         if kind not in _CATEGORIES:
-            raise DTypeError(f"{kind!r} is not a kind of dtype: use one of {', '.join(_CATEGORIES)}")
+            raise DTypeError(
+                f"{kind!r} is not a kind of dtype: use one of {', '.join(_CATEGORIES)}"
+            )
         return found in _CATEGORIES[kind]
     return found == as_dtype(kind)
 

@@ -283,7 +283,13 @@ def _filled(
 
 
 def full_like(
-    x: Any, /, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+    x: Any,
+    /,
+    fill_value: Any,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
 ) -> Tensor:
     """`full` with the shape and (unless given) the dtype of `x`.
 
@@ -476,4 +482,3 @@ def meshgrid(*arrays: Any, indexing: str = "xy") -> tuple[Tensor, ...]:
         dims = tuple(node.shape[0] if axis == at else 1 for axis in range(len(nodes)))
         found.append(wrap(broadcast_node(reshape(node, shape=dims), shape)))
     return tuple(found)
-

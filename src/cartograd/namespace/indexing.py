@@ -99,9 +99,7 @@ def plan_of(shape: Shape, key: Any) -> Plan:
     if sum(item is Ellipsis for item in items) > 1:
         raise UsageError(f"an index holds more than one ...{where_called()}")
     if used > len(shape):
-        raise IndexOutOfRangeError(
-            f"too many indices: {used} for shape {shape}{where_called()}"
-        )
+        raise IndexOutOfRangeError(f"too many indices: {used} for shape {shape}{where_called()}")
     if not any(item is Ellipsis for item in items):
         items.append(Ellipsis)
     many = any(_is_array(item) for item in items)
@@ -123,7 +121,9 @@ def plan_of(shape: Shape, key: Any) -> Plan:
         elif isinstance(item, slice):
             n = shape[axis]
             try:
-                slices.append(slice(*(_plain(v) for v in (item.start, item.stop, item.step))).indices(n))
+                slices.append(
+                    slice(*(_plain(v) for v in (item.start, item.stop, item.step))).indices(n)
+                )
             except ValueError as error:
                 raise UsageError(f"{error}{where_called()}") from None
             dims.append(n)

@@ -77,7 +77,9 @@ def tensordot(x1: Any, x2: Any, /, *, axes: Any = 2) -> Tensor:
     left, right = _pair(x1, x2, "tensordot")
     if isinstance(axes, int):
         if not 0 <= axes <= min(left.ndim, right.ndim):
-            raise UsageError(f"tensordot: axes={axes} for {left.ndim} and {right.ndim} axes{where_called()}")
+            raise UsageError(
+                f"tensordot: axes={axes} for {left.ndim} and {right.ndim} axes{where_called()}"
+            )
         first, second = tuple(range(left.ndim - axes, left.ndim)), tuple(range(axes))
     else:
         a, b = ((k,) if isinstance(k, int) else tuple(k) for k in axes)
@@ -144,4 +146,3 @@ def dot(x1: Any, x2: Any, /) -> Tensor:
     2.0
     """
     return matmul(x1, x2)
-

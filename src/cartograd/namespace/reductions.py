@@ -351,4 +351,3 @@ def diff(
         ahead, behind = sliced(node, k, 1, length), sliced(node, k, 0, length - 1)
         node = ahead.ne(behind) if node.dtype == bool_ else subtract(ahead, behind)
     return wrap(node)
-

@@ -155,9 +155,7 @@ def nonzero(x: Any, /) -> tuple[Tensor, ...]:
     return tuple(wrap(found) for found in sort_ops.nonzero(array_node(x, "nonzero")))
 
 
-def searchsorted(
-    x1: Any, x2: Any, /, *, side: str = "left", sorter: Any = None
-) -> Tensor:
+def searchsorted(x1: Any, x2: Any, /, *, side: str = "left", sorter: Any = None) -> Tensor:
     """Where to insert each of `x2` into the sorted 1-d `x1`, int64.
 
     >>> import cartograd as cg

@@ -69,7 +69,9 @@ def broadcast_shapes(*shapes: Any) -> Shape:
     >>> cg.broadcast_shapes((2, 1), (3,))
     (2, 3)
     """
-    return common_shape("broadcast_shapes", [shape_of(s, "broadcast_shapes") for s in shapes] or [()])
+    return common_shape(
+        "broadcast_shapes", [shape_of(s, "broadcast_shapes") for s in shapes] or [()]
+    )
 
 
 def broadcast_to(x: Any, /, shape: Any) -> Tensor:
@@ -141,7 +143,9 @@ def flatten(x: Any, /, start_dim: int = 0, end_dim: int = -1) -> Tensor:
         return wrap(_reshaped(node, (1,)))
     first, last = (axis_of(k, len(node.shape), "flatten") for k in (start_dim, end_dim))
     if first > last:
-        raise AxisError(f"flatten: start_dim {start_dim} is after end_dim {end_dim}{where_called()}")
+        raise AxisError(
+            f"flatten: start_dim {start_dim} is after end_dim {end_dim}{where_called()}"
+        )
     middle = math.prod(node.shape[first : last + 1])
     return wrap(_reshaped(node, (*node.shape[:first], middle, *node.shape[last + 1 :])))
 
@@ -210,7 +214,11 @@ def moveaxis(x: Any, source: Any, destination: Any, /) -> Tensor:
         [axis_of(k, ndim, "moveaxis") for k in (a if isinstance(a, (tuple, list)) else (a,))]
         for a in (source, destination)
     )
-    if len(sources) != len(targets) or len({*sources}) < len(sources) or len({*targets}) < len(targets):
+    if (
+        len(sources) != len(targets)
+        or len({*sources}) < len(sources)
+        or len({*targets}) < len(targets)
+    ):
         raise AxisError(f"moveaxis: {source} and {destination} do not pair up{where_called()}")
     order = [k for k in range(ndim) if k not in sources]
     for target, origin in sorted(zip(targets, sources, strict=True)):
@@ -321,12 +329,12 @@ def unstack(x: Any, /, *, axis: int = 0) -> tuple[Tensor, ...]:
         raise ShapeError(f"unstack takes at least one axis{where_called()}")
     k = axis_of(axis, len(node.shape), "unstack")
     shape = (*node.shape[:k], *node.shape[k + 1 :])
-    return tuple(
-        wrap(_reshaped(sliced(node, k, i, i + 1), shape)) for i in range(node.shape[k])
-    )
+    return tuple(wrap(_reshaped(sliced(node, k, i, i + 1), shape)) for i in range(node.shape[k]))
 
 
-def split(x: Any, split_size_or_sections: Any, /, axis: int = 0, *, dim: int | None = None) -> tuple[Tensor, ...]:
+def split(
+    x: Any, split_size_or_sections: Any, /, axis: int = 0, *, dim: int | None = None
+) -> tuple[Tensor, ...]:
     """Consecutive parts along an axis: of a length (the last may be shorter), or of given lengths.
 
     >>> import cartograd as cg
@@ -435,9 +443,7 @@ def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Tensor:
     if counts.size != n:
         raise ShapeError(f"repeat: {counts.size} counts for an axis of length {n}{where_called()}")
     parts = [
-        broadcast_node(
-            sliced(node, k, i, i + 1), (*node.shape[:k], int(c), *node.shape[k + 1 :])
-        )
+        broadcast_node(sliced(node, k, i, i + 1), (*node.shape[:k], int(c), *node.shape[k + 1 :]))
         for i, c in enumerate(counts)
         if c
     ]
