@@ -288,5 +288,5 @@ def test_a_ladder_of_doubling():
 
 def test_a_wide_fan_in():
     x = cg.asarray(1.0, requires_grad=True)
-    cg.concat([x.reshape(1) for _ in range(20_000)]).sum().backward()
-    assert x.grad.item() == 20_000.0
+    cg.concat([x.reshape(1) for _ in range(2000)]).sum().backward()
+    assert x.grad.item() == 2000.0
