@@ -32,8 +32,11 @@ TRUTH: dict[str, Callable[[Any], Any]] = {
     "tanhshrink": lambda x: x - mp.tanh(x),
 }
 POINTS = np.array(
-    [-700.0, -80.0, -30.0, -12.0, -5.0, -2.0, -0.7, -0.1, -1e-5, -1e-12]
-    + [1e-12, 1e-5, 0.1, 0.7, 2.0, 5.0, 12.0, 30.0, 80.0, 700.0]
+    [
+        sign * size
+        for size in (1e-12, 1e-5, 0.1, 0.7, 2.0, 5.0, 12.0, 30.0, 80.0, 700.0)
+        for sign in (-1.0, 1.0)
+    ]
 )
 
 

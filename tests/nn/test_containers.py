@@ -19,7 +19,7 @@ def test_sequential_is_a_list_of_layers() -> None:
     del model[0]
     assert list(model.state_dict()) == ["1.weight", "1.bias"]
     model.insert(0, a)
-    assert model[0] is a and list(model.state_dict())[0] == "0.weight"
+    assert model[0] is a and next(iter(model.state_dict())) == "0.weight"
     assert model.pop() is c and len(model) == 2
     assert len(model + nn.Sequential(b)) == 3
     assert len(model.extend([b, c])) == 4
@@ -41,7 +41,7 @@ def test_sequential_with_names() -> None:
 def test_module_list() -> None:
     layers = nn.ModuleList(nn.Linear(1, 1) for _ in range(2))
     layers += [nn.ReLU()]
-    assert len(layers + [nn.Tanh()]) == 4 and len(layers) == 3
+    assert len([*layers, nn.Tanh()]) == 4 and len(layers) == 3
     assert len(list(layers.parameters())) == 4
     with pytest.raises(cg.errors.UnsupportedError, match="no forward"):
         layers(cg.ones(1))

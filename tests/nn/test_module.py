@@ -56,7 +56,7 @@ def test_names_of_everything_registered() -> None:
     assert "first.offset" in model.state_dict()
     assert [n for n, _ in model.named_modules()][:3] == ["", "first", "first.linear"]
     assert len(list(model.parameters())) == 9 and len(list(model.first.parameters(False))) == 1
-    assert [n for n, _ in model.first.named_parameters(prefix="p")][0] == "p.scale"
+    assert next(n for n, _ in model.first.named_parameters(prefix="p")) == "p.scale"
 
 
 def test_a_shared_part_is_listed_once_and_saved_twice() -> None:
@@ -73,7 +73,7 @@ def test_getters() -> None:
     assert model.get_submodule("") is model
     assert model.get_parameter("first.scale") is model.first.scale
     assert model.get_buffer("first.offset") is model.first.offset
-    with pytest.raises(AttributeError, match="no sub-module 'x'.*first, layers, heads"):
+    with pytest.raises(AttributeError, match=r"no sub-module 'x'.*first, layers, heads"):
         model.get_submodule("x.y")
     with pytest.raises(AttributeError, match="no Parameter"):
         model.get_parameter("first.offset")
@@ -109,7 +109,7 @@ def test_a_tensor_set_on_a_buffer_is_assigned_to_it() -> None:
 
 def test_what_cannot_be_registered() -> None:
     block = Block()
-    with pytest.raises(cg.errors.UsageError, match="scale is a Parameter.*assign"):
+    with pytest.raises(cg.errors.UsageError, match=r"scale is a Parameter.*assign"):
         block.scale = cg.zeros(2)
     with pytest.raises(cg.errors.UsageError, match="linear is a Module"):
         block.linear = cg.zeros(2)
