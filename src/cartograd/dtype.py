@@ -175,7 +175,8 @@ def promote(left: DType, right: DType) -> DType:
             return signed
         if unsigned.itemsize == 8:
             raise DTypeError(
-                f"{left.name} and {right.name} have no common integer dtype: convert one with astype"
+                f"{left.name} and {right.name} have no common integer dtype: convert one with "
+                "astype"
             )
         return np.dtype(f"int{unsigned.itemsize * 16}")
     return left if left.itemsize > right.itemsize else right

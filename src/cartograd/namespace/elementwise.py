@@ -77,16 +77,15 @@ def _example(op: Op) -> str:
 
 def binary_method(op: Op) -> Any:
     """The method for `x <op> y`: two Tensors of one shape and dtype go straight to the op."""
-
     takes = op.takes
 
     def method(self: Tensor, other: Any) -> Tensor:
         left = self.node
         if isinstance(other, Tensor):
             right = other.node
-            if left.shape == right.shape and left.dtype is right.dtype:
-                if left.dtype.char in takes:
-                    return wrap(build(op, (left, right), NO_PARAMS))
+            dtype = left.dtype
+            if left.shape == right.shape and dtype is right.dtype and dtype.char in takes:
+                return wrap(build(op, (left, right), NO_PARAMS))
         elif not _is_operand(other):
             return NotImplemented
         return elementwise_call(op, (self, other))

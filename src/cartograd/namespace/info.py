@@ -158,6 +158,6 @@ class ArrayNamespaceInfo:
         }
 
     def dtypes(self, *, device: Any = None, kind: Any = None) -> dict[str, DType]:
-        """The dtypes by name, of a kind if given; bfloat16, which the standard lacks, is left out."""
-        names = [d for d in ALL if d.name != "bfloat16" and d.name != "float16"]
-        return {d.name: d for d in names if kind is None or isdtype(d, kind)}
+        """The standard's dtypes by name, of a kind if given; float16 and bfloat16 are no part."""
+        known = [d for d in ALL if d.name not in ("bfloat16", "float16")]
+        return {d.name: d for d in known if kind is None or isdtype(d, kind)}

@@ -274,17 +274,25 @@ def count_nonzero(
     return sum(wrap(truth(array_node(x, "count_nonzero"))), axis=axis, keepdims=keepdims)
 
 
-def _cumulative(op: Op, x: Any, axis: Any, dtype: Any, initial: bool, start: float) -> Tensor:
-    node = array_node(x, op.name)
+def _cumulative(
+    op: Op,
+    name: str,
+    x: Any,
+    axis: Any,
+    dtype: Any = None,
+    initial: bool = False,
+    start: float = 0.0,
+) -> Tensor:
+    node = array_node(x, name)
     if dtype is not None or not is_floating(node.dtype):
         node = cast_node(node, _sum_dtype(node, dtype))
     if axis is None:
         if len(node.shape) != 1:
             raise ShapeError(
-                f"{op.name} of shape {node.shape} needs an axis: {op.name}(x, axis=0){where_called()}"
+                f"{name} of shape {node.shape} needs an axis: {name}(x, axis=0){where_called()}"
             )
         axis = 0
-    k = axis_of(axis, len(node.shape), op.name)
+    k = axis_of(axis, len(node.shape), name)
     found = wrap(op(node, axis=k))
     if not initial:
         return found
@@ -302,7 +310,8 @@ def cumulative_sum(
     >>> cg.cumulative_sum(cg.asarray([1, 2, 3]))
     Tensor([1, 3, 6], dtype=int64)
     """
-    return _cumulative(ops.cumsum, x, axis if dim is None else dim, dtype, include_initial, 0.0)
+    axis = axis if dim is None else dim
+    return _cumulative(ops.cumsum, "cumulative_sum", x, axis, dtype, include_initial)
 
 
 def cumulative_prod(
@@ -315,7 +324,8 @@ def cumulative_prod(
     >>> cg.cumulative_prod(cg.asarray([1, 2, 3]))
     Tensor([1, 2, 6], dtype=int64)
     """
-    return _cumulative(ops.cumprod, x, axis if dim is None else dim, dtype, include_initial, 1.0)
+    axis = axis if dim is None else dim
+    return _cumulative(ops.cumprod, "cumulative_prod", x, axis, dtype, include_initial, 1.0)
 
 
 def cumulative_logsumexp(x: Any, /, axis: Any = None, *, dim: Any = None) -> Tensor:
@@ -327,7 +337,7 @@ def cumulative_logsumexp(x: Any, /, axis: Any = None, *, dim: Any = None) -> Ten
     """
     node = _floating(x, "cumulative_logsumexp")
     axis = axis if dim is None else dim
-    return _cumulative(ops.cumulative_logsumexp, wrap(node), axis, None, False, 0.0)
+    return _cumulative(ops.cumulative_logsumexp, "cumulative_logsumexp", wrap(node), axis)
 
 
 def diff(
