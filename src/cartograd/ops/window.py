@@ -7,7 +7,7 @@ element that is no maximum is a structural zero.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import product
 from math import prod
@@ -182,25 +182,39 @@ window_sum = make_op(
 # --- the place of the maximum --------------------------------------------------------------------
 
 
-def _offsets(window: Ints) -> Iterator[Ints]:
-    return product(*map(range, window))
-
-
 def _lowest(dtype: DType) -> Any:
     return -np.inf if is_floating(dtype) else np.iinfo(dtype).min
+
+
+def _spread_out(parts: Sequence[Array]) -> Array:
+    """The sum of one array for each axis, at every place."""
+    total: Array = np.zeros((), np.int64)
+    for part in parts:
+        total = total[..., None] + part
+    return total
 
 
 def _argmax_eval(x: Array, window: Ints, strides: Ints, padding: Padding, dilation: Ints) -> Array:
     d = len(window)
     lead, sizes = x.shape[: x.ndim - d], x.shape[x.ndim - d :]
     places = places_of("window_argmax", x.shape, window, strides, padding, dilation)
-    floating = is_floating(x.dtype)
     if x.dtype in HALF:
         x = x.astype(float32)
-    best = np.full((*lead, *places), _lowest(x.dtype), x.dtype)
-    index = np.full(best.shape, -1, np.int64)
-    flat: Array = np.reshape(np.arange(prod(sizes), dtype=np.int64), sizes)
-    for offset in _offsets(window):
+    # A NaN makes the sum NaN (so may infinities, which does no harm).
+    careful = is_floating(x.dtype) and bool(np.isnan(x.sum()))
+    # `won` is the number of the winning offset; at first that of a window's first element inside.
+    offsets = list(product(*map(range, window)))
+    rows = [prod(window[i + 1 :]) for i in range(d)]
+    first = [
+        -(np.minimum(np.arange(m) * stride - lo, 0) // dil) * row
+        for m, stride, (lo, _), dil, row in zip(
+            places, strides, padding, dilation, rows, strict=True
+        )
+    ]
+    won = np.empty((*lead, *places), np.uint8 if len(offsets) <= 256 else np.int32)
+    won[...] = _spread_out(first)
+    best = np.full(won.shape, _lowest(x.dtype), x.dtype)
+    for number, offset in enumerate(offsets):
         pairs = [
             _reach(n, m, k, stride, lo, dil)
             for n, m, k, stride, (lo, _), dil in zip(
@@ -208,13 +222,22 @@ def _argmax_eval(x: Array, window: Ints, strides: Ints, padding: Padding, dilati
             )
         ]
         target, source = tuple(t for t, _ in pairs), tuple(s for _, s in pairs)
-        seen, so_far, at = x[(..., *source)], best[(..., *target)], index[(..., *target)]
-        better = (seen > so_far) | (at < 0)
-        if floating:
-            better |= (seen != seen) & (so_far == so_far)  # a NaN is the maximum, the first wins
-        np.copyto(so_far, seen, where=better)
-        np.copyto(at, np.broadcast_to(flat[source], at.shape), where=better)
-    return index
+        seen, so_far = x[(..., *source)], best[(..., *target)]
+        better = seen > so_far
+        if careful:  # a NaN is the maximum, the first wins
+            better |= (seen != seen) & (so_far == so_far)
+        np.maximum(so_far, seen, out=so_far)
+        held = won[(..., *target)]
+        held[...] = np.where(better, won.dtype.type(number), held)
+    steps = [prod(sizes[i + 1 :]) for i in range(d)]
+    starts = [
+        (np.arange(m) * stride - lo) * step
+        for m, stride, (lo, _), step in zip(places, strides, padding, steps, strict=True)
+    ]
+    reached = _spread_out(
+        [np.arange(k) * dil * step for k, dil, step in zip(window, dilation, steps, strict=True)]
+    ).reshape(-1)
+    return _spread_out(starts) + reached[won]
 
 
 def _argmax_rule(inputs: Sequence[Node], params: Mapping[str, Any]) -> Aval:
