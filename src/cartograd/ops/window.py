@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import product
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -194,50 +194,71 @@ def _spread_out(parts: Sequence[Array]) -> Array:
     return total
 
 
+class _Search(NamedTuple):
+    """What the search for maxima needs to know of its windows, apart from the values.
+
+    `pairs` has, for each offset within a window, the places where it is inside the array and the
+    elements there; `first` the number of the first offset that is inside, at every place; the
+    index of offset number k at a place is `base` there plus `reached[k]`.
+    """
+
+    pairs: list[tuple[tuple[slice, ...], tuple[slice, ...]]]
+    first: Array
+    base: Array
+    reached: Array
+
+
+@lru_cache(maxsize=256)
+def _search(
+    sizes: Ints, places: Ints, window: Ints, strides: Ints, padding: Padding, dilation: Ints
+) -> _Search:
+    axes = list(zip(sizes, places, strides, padding, dilation, strict=True))
+    pairs: list[tuple[tuple[slice, ...], tuple[slice, ...]]] = []
+    for offset in product(*map(range, window)):
+        both = [
+            _reach(n, m, k, stride, lo, dil)
+            for (n, m, stride, (lo, _), dil), k in zip(axes, offset, strict=True)
+        ]
+        pairs.append((tuple(t for t, _ in both), tuple(s for _, s in both)))
+    rows = [prod(window[i + 1 :]) for i in range(len(window))]
+    steps = [prod(sizes[i + 1 :]) for i in range(len(sizes))]
+    first = [
+        -(np.minimum(np.arange(m) * stride - lo, 0) // dil) * row
+        for (_, m, stride, (lo, _), dil), row in zip(axes, rows, strict=True)
+    ]
+    starts = [
+        (np.arange(m) * stride - lo) * step
+        for (_, m, stride, (lo, _), _), step in zip(axes, steps, strict=True)
+    ]
+    reached = [
+        np.arange(k) * dil * step for k, dil, step in zip(window, dilation, steps, strict=True)
+    ]
+    small = np.uint8 if len(pairs) <= 256 else np.int32
+    return _Search(
+        pairs, _spread_out(first).astype(small), _spread_out(starts), _spread_out(reached).ravel()
+    )
+
+
 def _argmax_eval(x: Array, window: Ints, strides: Ints, padding: Padding, dilation: Ints) -> Array:
     d = len(window)
     lead, sizes = x.shape[: x.ndim - d], x.shape[x.ndim - d :]
     places = places_of("window_argmax", x.shape, window, strides, padding, dilation)
+    search = _search(sizes, places, window, strides, padding, dilation)
     if x.dtype in HALF:
         x = x.astype(float32)
     # A NaN makes the sum NaN (so may infinities, which does no harm).
     careful = is_floating(x.dtype) and bool(np.isnan(x.sum()))
-    # `won` is the number of the winning offset; at first that of a window's first element inside.
-    offsets = list(product(*map(range, window)))
-    rows = [prod(window[i + 1 :]) for i in range(d)]
-    first = [
-        -(np.minimum(np.arange(m) * stride - lo, 0) // dil) * row
-        for m, stride, (lo, _), dil, row in zip(
-            places, strides, padding, dilation, rows, strict=True
-        )
-    ]
-    won = np.empty((*lead, *places), np.uint8 if len(offsets) <= 256 else np.int32)
-    won[...] = _spread_out(first)
+    won = np.empty((*lead, *places), search.first.dtype)  # the number of the winning offset
+    won[...] = search.first
     best = np.full(won.shape, _lowest(x.dtype), x.dtype)
-    for number, offset in enumerate(offsets):
-        pairs = [
-            _reach(n, m, k, stride, lo, dil)
-            for n, m, k, stride, (lo, _), dil in zip(
-                sizes, places, offset, strides, padding, dilation, strict=True
-            )
-        ]
-        target, source = tuple(t for t, _ in pairs), tuple(s for _, s in pairs)
-        seen, so_far = x[(..., *source)], best[(..., *target)]
+    for number, (target, source) in enumerate(search.pairs):
+        seen, so_far, held = x[(..., *source)], best[(..., *target)], won[(..., *target)]
         better = seen > so_far
         if careful:  # a NaN is the maximum, the first wins
             better |= (seen != seen) & (so_far == so_far)
         np.maximum(so_far, seen, out=so_far)
-        held = won[(..., *target)]
         held[...] = np.where(better, won.dtype.type(number), held)
-    steps = [prod(sizes[i + 1 :]) for i in range(d)]
-    starts = [
-        (np.arange(m) * stride - lo) * step
-        for m, stride, (lo, _), step in zip(places, strides, padding, steps, strict=True)
-    ]
-    reached = _spread_out(
-        [np.arange(k) * dil * step for k, dil, step in zip(window, dilation, steps, strict=True)]
-    ).reshape(-1)
-    return _spread_out(starts) + reached[won]
+    return search.base + search.reached[won]
 
 
 def _argmax_rule(inputs: Sequence[Node], params: Mapping[str, Any]) -> Aval:
