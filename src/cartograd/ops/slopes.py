@@ -213,6 +213,10 @@ def pow_derivative(x: Array, y: Array, *, n: int, m: int) -> Array:
     log = np.log(np.abs(x)) if m == 0 else np.log(x)
     *lower, top = (tuple(map(float, c)) for c in _pow_terms(n, m))
     factor = polynomial(top, y)
+    if m == 0:  # as a product: the expanded polynomial cancels near its zeros
+        factor = np.ones_like(y)
+        for k in range(n):
+            factor = factor * (y - k)
     for c in reversed(lower):
         factor = factor * log + (polynomial(c, y) if c else 0.0)
     d, error = _difference(y, np.full_like(y, n))
