@@ -449,6 +449,24 @@ def test_what_is_missing():
     assert bare.history == []
 
 
+def test_one_metric_need_not_be_in_a_list():
+    assert [m.name for m in trainer(metrics="accuracy").plan.metrics] == ["loss", "accuracy"]
+    assert [m.name for m in trainer(metrics=MAE("x")).plan.metrics] == ["loss", "x"]
+
+
+def test_settings_hold_no_addresses():
+    class Odd(nn.Module):
+        def extra_repr(self):
+            return repr(object())
+
+    cg.manual_seed(0)
+    model = nn.Sequential(Odd(), nn.Linear(1, 1))
+    settings = Trainer(model, optim.SGD(model.parameters()), lambda o, t: o.sum()).plan.settings
+    assert settings["model"]["layers"][1] == "  (0): Odd(<object object>)"
+    assert settings["loss"].endswith("<lambda>")
+    assert "0x" not in json.dumps(settings)
+
+
 def test_no_epochs_at_all(tmp_path):
     result = trainer(max_epochs=0, out=tmp_path).fit(loader())
     assert (result.status, result.epoch, result.step) == ("completed", 0, 0)

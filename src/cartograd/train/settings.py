@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import operator
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -18,6 +19,9 @@ from .metrics import Metric
 from .step import TrainStep
 
 __all__ = ["Plan", "check_same", "describe", "known_direction", "positive", "whole"]
+
+
+_address = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +91,11 @@ def _json(value: object) -> Any:
         return {str(k): _json(v) for k, v in cast("Mapping[object, object]", value).items()}
     if isinstance(value, (list, tuple)):
         return [_json(v) for v in cast("Iterable[object]", value)]
-    if value is None or isinstance(value, (bool, int, str)):
+    if value is None or isinstance(value, (bool, int)):
         return value
-    return value if isinstance(value, float) and math.isfinite(value) else str(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    return _address.sub("", str(value))  # an object's place in memory is no setting
 
 
 def check_same(saved: Any, now: Any) -> None:

@@ -66,7 +66,7 @@ class Trainer:
         optimizer: Optimizer | None = None,
         loss: Loss | None = None,
         *,
-        metrics: Iterable[str | Metric] = (),
+        metrics: str | Metric | Iterable[str | Metric] = (),
         callbacks: Iterable[Callback] = (),
         scheduler: Any = None,
         max_epochs: int = 10,
@@ -96,7 +96,7 @@ class Trainer:
             EMA(ema) if isinstance(ema, (int, float)) else ema,
             forward,
         )
-        all_metrics: list[Metric] = [MeanLoss(), *map(make_metric, metrics)]
+        all_metrics: list[Metric] = [MeanLoss(), *map(make_metric, _listed(metrics))]
         _check_names([metric.name for metric in all_metrics])
         folder = None if out is None else RunFolder(out)
         listeners = _listeners(callbacks, scheduler, folder, progress)
@@ -190,6 +190,10 @@ class Trainer:
     def _tell(self, event: Event) -> None:
         if self._fit is not None:
             self._fit.tell(event)
+
+
+def _listed(metrics: str | Metric | Iterable[str | Metric]) -> list[str | Metric]:
+    return [metrics] if isinstance(metrics, (str, Metric)) else list(metrics)
 
 
 def _check_names(names: list[str]) -> None:
