@@ -75,6 +75,9 @@ def test_refusals() -> None:
     for wrong in (-1, 6):
         with pytest.raises(cg.errors.IndexOutOfRangeError, match=rf"index {wrong} is not in"):
             F.embedding(cg.asarray([0, wrong]), w)
+        graph = cg.trace(F.embedding)(cg.asarray([0, 1]), w)
+        with pytest.raises(cg.errors.IndexOutOfRangeError):
+            graph(cg.asarray([0, wrong]), w)
     with pytest.raises(cg.errors.DTypeError, match="must be integers"):
         F.embedding(cg.asarray([0.0]), w)
     with pytest.raises(cg.errors.ShapeError):

@@ -128,6 +128,15 @@ def test_targets_out_of_range_and_of_other_dtypes() -> None:
         assert F.cross_entropy(x, cg.asarray(T, dtype=dtype)).item() == expected
 
 
+def test_targets_out_of_range_in_a_traced_function() -> None:
+    x, y = f64(X), cg.asarray(T)
+    graph = cg.trace(F.cross_entropy)(x, y)
+    assert graph(x, y).item() == F.cross_entropy(x, y).item()
+    for wrong in (-1, 5):
+        with pytest.raises(cg.errors.IndexOutOfRangeError, match=rf"index {wrong} is out of range"):
+            graph(x, cg.asarray([0, wrong, 1, 2]))
+
+
 def test_ignored_targets() -> None:
     x, y = f64(X), cg.asarray([0, -100, 2, -100])
     kept = F.cross_entropy(f64(X[[0, 2]]), cg.asarray([0, 2]))

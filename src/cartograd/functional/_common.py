@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ..dtype import bfloat16, float16, float32, is_floating
+from ..dtype import bfloat16, float16, float32, int64, is_floating
 from ..errors import AxisError, DTypeError, ShapeError, UsageError
 from ..graph import MODE, where_called
-from ..tensor import Tensor
+from ..ops.index import gather, take_along
+from ..tensor import Tensor, wrap
 from ._xp import xp
 
 __all__ = [
@@ -22,10 +23,12 @@ __all__ = [
     "canonical_axis",
     "choose_axis",
     "known",
+    "pick",
     "reduce_loss",
     "reduction_of",
     "require_floating",
     "require_same_shape",
+    "rows",
     "stop_gradient",
     "widely",
     "widen",
@@ -76,6 +79,18 @@ def widely(f: Callable[[Tensor], Tensor], x: Any) -> Tensor:
     """f(x), float16 and bfloat16 computed in float32 and rounded once."""
     tensor = as_tensor(x)
     return f(widen(tensor)).astype(tensor.dtype) if tensor.dtype in _HALF else f(tensor)
+
+
+def pick(x: Tensor, index: Tensor, axis: int) -> Tensor:
+    """The elements of x at int64 `index` along an axis: like take_along_axis, but a negative index
+    is out of range, also where its value is known only when a traced function runs.
+    """
+    return wrap(take_along(x.node, index.node, axis))
+
+
+def rows(table: Tensor, index: Tensor) -> Tensor:
+    """The rows of a table at `index`, none of which may be negative."""
+    return wrap(gather(table.node, index.astype(int64).node, axes=(0,)))
 
 
 def require_floating(op: str, x: Tensor, name: str = "input") -> None:

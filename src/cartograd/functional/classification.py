@@ -15,10 +15,12 @@ from ..tensor import Tensor
 from ._common import (
     as_tensor,
     known,
+    pick,
     reduce_loss,
     reduction_of,
     require_floating,
     require_same_shape,
+    rows,
 )
 from ._xp import xp
 from .activations import logsigmoid
@@ -130,13 +132,13 @@ def _nll(
     _check_range(op, target, classes, ignore_index, reduction == "mean")
     kept = target != ignore_index
     index = xp.where(kept, target, 0)
-    picked = xp.squeeze(xp.take_along_axis(log_p, xp.expand_dims(index, axis=at), axis=at), axis=at)
+    picked = xp.squeeze(pick(log_p, xp.expand_dims(index, axis=at), at), axis=at)
     if weight is None:
         loss = xp.where(kept, -picked, 0.0)
         total = xp.sum(kept.astype(log_p.dtype)) if reduction == "mean" else None
     else:
         weight = weight.astype(log_p.dtype)
-        of_target = xp.where(kept, xp.take(weight, index, axis=0), 0.0)
+        of_target = xp.where(kept, rows(weight, index), 0.0)
         loss = xp.where(kept, -picked * of_target, 0.0)
         total = xp.sum(of_target) if reduction == "mean" else None
     if smoothing:
@@ -355,12 +357,12 @@ def multi_margin_loss(
     weight = _class_weight(op, weight, classes)
     _check_range(op, y, classes, -100, False)
     index = xp.expand_dims(y, axis=-1)
-    own = xp.take_along_axis(x, index, axis=-1)
+    own = pick(x, index, x.ndim - 1)
     other = xp.arange(classes) != index
     gap = margin - own + x
     hinge = xp.where(other & ~(gap <= 0), gap if p == 1 else gap * gap, 0.0)
     if weight is not None:
-        hinge = hinge * xp.take(weight, index, axis=0)
+        hinge = hinge * rows(weight, index)
     return reduce_loss(xp.sum(hinge, axis=-1) / classes, reduction)
 
 
@@ -399,7 +401,7 @@ def multilabel_margin_loss(
         )
     listed = xp.cumulative_sum((y < 0).astype(y.dtype), axis=-1) == 0
     index = xp.where(listed, y, 0)
-    own = xp.take_along_axis(x, index, axis=-1)
+    own = pick(x, index, x.ndim - 1)
     is_label = xp.any(
         (xp.expand_dims(index, axis=-1) == xp.arange(classes)) & xp.expand_dims(listed, axis=-1),
         axis=-2,

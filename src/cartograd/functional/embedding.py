@@ -16,6 +16,7 @@ from ..tensor import State, Tensor
 from ._common import (
     as_tensor,
     known,
+    rows,
     stop_gradient,
 )
 from ._xp import xp
@@ -98,7 +99,7 @@ def embedding(
     row = _padding_row("embedding", padding_idx, table.shape[0])
     if max_norm is not None:
         _renormalise("embedding", index, table, max_norm, norm_type)
-    picked = xp.take(table, index, axis=0)
+    picked = rows(table, index)
     if scale_grad_by_freq:
         flat = xp.reshape(index, (-1,))
         same = xp.expand_dims(flat, axis=0) == xp.expand_dims(flat, axis=1)

@@ -39,7 +39,7 @@ def _standardise(x: Tensor, axes: tuple[int, ...], eps: float) -> tuple[Tensor, 
     mean = xp.mean(x, axis=axes, keepdims=True)
     centred = x - mean
     var = xp.mean(centred * centred, axis=axes, keepdims=True)
-    return centred * (1.0 / xp.sqrt(var + eps)), mean, var
+    return centred * xp.rsqrt(var + eps), mean, var
 
 
 def _affine(
@@ -105,7 +105,7 @@ def rms_norm(
     wide = widen(x)
     small = float(xp.finfo(wide.dtype).eps) if eps is None else eps
     axes = tuple(range(x.ndim - len(shape), x.ndim))
-    y = wide * (1.0 / xp.sqrt(xp.mean(wide * wide, axis=axes, keepdims=True) + small))
+    y = wide * xp.rsqrt(xp.mean(wide * wide, axis=axes, keepdims=True) + small)
     return _affine(y, weight, None, shape).astype(x.dtype)
 
 
@@ -267,7 +267,7 @@ def _with_running(
     _check_affine(op, running_mean, running_var, (channels,))
     _check_affine(op, weight, bias, (channels,))
     shape = (1, channels, *(1,) * (x.ndim - 2))
-    scale = 1.0 / xp.sqrt(running_var + eps)
+    scale = xp.rsqrt(running_var + eps)
     if weight is not None:
         scale = scale * weight
     y = (widen(x) - xp.reshape(running_mean, shape)) * xp.reshape(scale, shape)
