@@ -612,3 +612,50 @@ def test_vmap_over_everything() -> None:
         for i in range(3):
             own = [a[i] if k == 0 else a for a, k in zip(args, axes, strict=True)]
             np.testing.assert_allclose(got[i], L.solve(*own).numpy(), atol=1e-12)
+
+
+TRACED: list[tuple[str, Any]] = [
+    ("det", L.det),
+    ("inv", L.inv),
+    ("slogdet", lambda a: L.slogdet(a).logabsdet),
+    ("cholesky", L.cholesky),
+    ("eigh", lambda a: L.eigh(a).eigenvectors ** 2),
+    ("eigvalsh", L.eigvalsh),
+    ("svd", lambda a: L.svd(a).U ** 2),
+    ("svdvals", L.svdvals),
+    ("qr", lambda a: L.qr(a).R),
+    ("pinv", L.pinv),
+    ("solve", lambda a: L.solve(a, a[0])),
+    ("power", lambda a: L.matrix_power(a, 5)),
+    ("norm", vector_norm),
+    ("norm 3", lambda a: vector_norm(a, ord=3)),
+    ("nuclear", lambda a: L.matrix_norm(a, ord="nuc")),
+]
+
+
+@pytest.mark.parametrize(("name", "f"), TRACED, ids=[t[0] for t in TRACED])
+def test_traced_is_eager_with_gradients(name: str, f: Any) -> None:
+    """Nothing looks at a value while a function is traced; graphs survive JSON."""
+    x = cg.asarray(positive_definite(5))
+
+    def loss(a: Any) -> Any:
+        return (f(a) ** 2).sum()
+
+    for g in (f, cg.grad(loss)):
+        graph = cg.trace(g)(x)
+        graph.verify()
+        again = cg.Graph.from_json(graph.to_json())
+        assert again.equals(graph)
+        want = g(x).numpy()
+        scale = np.abs(want).max()
+        np.testing.assert_allclose(graph(x).numpy(), want, atol=1e-13 * scale)
+        np.testing.assert_allclose(again(x).numpy(), want, atol=1e-13 * scale)
+
+
+def test_a_traced_derivative_of_repeated_vectors_is_refused_when_it_runs() -> None:
+    w = cg.asarray(rng().standard_normal((3, 3)))
+    graph = cg.trace(cg.grad(lambda a: (L.eigh(a).eigenvectors * w).sum()))(
+        cg.asarray(positive_definite(3))
+    )
+    with pytest.raises(GradientError, match="repeated"):
+        graph(cg.asarray(np.eye(3)))

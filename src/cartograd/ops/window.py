@@ -248,7 +248,8 @@ def _argmax_eval(x: Array, window: Ints, strides: Ints, padding: Padding, dilati
         x = x.astype(float32)
     # A NaN makes the sum NaN (so may infinities, which does no harm).
     careful = is_floating(x.dtype) and bool(np.isnan(x.sum()))
-    won = np.empty((*lead, *places), search.first.dtype)  # the number of the winning offset
+    # The number of the winning offset:
+    won: Array = np.empty((*lead, *places), search.first.dtype)
     won[...] = search.first
     best = np.full(won.shape, _lowest(x.dtype), x.dtype)
     for number, (target, source) in enumerate(search.pairs):
@@ -258,7 +259,8 @@ def _argmax_eval(x: Array, window: Ints, strides: Ints, padding: Padding, dilati
             better |= (seen != seen) & (so_far == so_far)
         np.maximum(so_far, seen, out=so_far)
         held[...] = np.where(better, won.dtype.type(number), held)
-    return search.base + search.reached[won]
+    index: Array = np.take(search.reached, won)
+    return search.base + index
 
 
 def _argmax_rule(inputs: Sequence[Node], params: Mapping[str, Any]) -> Aval:
