@@ -98,7 +98,9 @@ def test_edge_contributions_add_up_to_the_gradient():
     found = reverse(
         [y.node],
         [like(y.node, 1.0)],
-        ledger=lambda node, k, ct, local, part: node.inputs[k] is x.node and parts.append(part.value),
+        ledger=lambda node, k, ct, local, part: (
+            node.inputs[k] is x.node and parts.append(part.value)
+        ),
     )
     truth = np.exp(0.5) * (np.sin(0.5) + np.cos(0.5)) + 1.0
     assert float(found[x.node].value) == pytest.approx(truth, rel=1e-14)

@@ -54,14 +54,20 @@ def test_scan_under_vmap_of_every_input():
     both = cg.vmap(scanned)(a, xs)
     truth = [unrolled(a[k], xs[k]).item() for k in range(2)]
     np.testing.assert_allclose(both.numpy(), truth, rtol=1e-13)
-    np.testing.assert_allclose(cg.vmap(scanned, (0, None))(a, xs[0])[1].item(), unrolled(a[1], xs[0]).item())
+    np.testing.assert_allclose(
+        cg.vmap(scanned, (0, None))(a, xs[0])[1].item(), unrolled(a[1], xs[0]).item()
+    )
     grads = cg.vmap(cg.grad(scanned))(a, xs)
     truth = [cg.grad(unrolled)(a[k], xs[k]).item() for k in range(2)]
     np.testing.assert_allclose(grads.numpy(), truth, rtol=1e-12)
 
 
 def test_scan_is_one_node_however_long():
-    count = lambda n: len(cg.trace(lambda xs: cg.scan(lambda c, x: (c + x, None), f64(0.0), xs)[0])(cg.zeros(n, dtype=cg.float64)).nodes)
+    count = lambda n: len(
+        cg.trace(lambda xs: cg.scan(lambda c, x: (c + x, None), f64(0.0), xs)[0])(
+            cg.zeros(n, dtype=cg.float64)
+        ).nodes
+    )
     assert count(5) == count(5000)
 
 
@@ -138,7 +144,13 @@ def test_cond_with_captured_values_and_state():
 def test_checkpoint_gives_the_same_derivatives_and_keeps_less():
     f = lambda x: cg.sin(cg.exp(cg.sin(x)) * x)
     g = cg.checkpoint(f)
-    for h in (lambda f: f, cg.grad, forward, lambda f: cg.grad(cg.grad(f)), lambda f: forward(cg.grad(f))):
+    for h in (
+        lambda f: f,
+        cg.grad,
+        forward,
+        lambda f: cg.grad(cg.grad(f)),
+        lambda f: forward(cg.grad(f)),
+    ):
         assert h(g)(f64(0.4)).item() == pytest.approx(h(f)(f64(0.4)).item(), rel=1e-13)
     p = cg.Parameter(2.0)
     y = cg.checkpoint(lambda x: cg.sin(x * p))(cg.asarray(1.0))
@@ -163,7 +175,9 @@ def test_custom_vjp_is_used_in_every_mode():
     assert cg.grad(f, 1)(x, y).item() == 0.0
     assert cg.jvp(f, (x, y), (f64(1.0), f64(1.0)))[1].item() == pytest.approx(20 * np.cos(0.3))
     assert cg.grad(cg.grad(f))(x, y).item() == pytest.approx(-20 * np.sin(0.3))
-    assert cg.vmap(cg.grad(f), (0, None))(f64([0.0, 0.3]), y)[1].item() == pytest.approx(20 * np.cos(0.3))
+    assert cg.vmap(cg.grad(f), (0, None))(f64([0.0, 0.3]), y)[1].item() == pytest.approx(
+        20 * np.cos(0.3)
+    )
     leaf = cg.asarray(0.3, requires_grad=True)
     f(leaf, cg.asarray(2.0)).backward()
     assert leaf.grad.item() == pytest.approx(20 * np.cos(0.3), rel=1e-6)
@@ -210,7 +224,11 @@ def leaves_grad():
     [
         (lambda: cg.scan(lambda c, x: c, cg.asarray(0.0), cg.ones(2)), UsageError, "(carry, y)"),
         (lambda: cg.scan(lambda c, x: ((c, c), x), 0.0, cg.ones(2)), UsageError, "carry"),
-        (lambda: cg.scan(lambda c, x: (c > 0, x), 0.0, cg.ones(2)), ShapeError, "comes out as bool"),
+        (
+            lambda: cg.scan(lambda c, x: (c > 0, x), 0.0, cg.ones(2)),
+            ShapeError,
+            "comes out as bool",
+        ),
         (lambda: cg.scan(lambda c, x: (c, x), 0.0, (cg.ones(2), cg.ones(3))), UsageError, "2, 3"),
         (lambda: cg.scan(lambda c, x: (c, x), 0.0), UsageError, "no length"),
         (lambda: cg.scan(lambda c, x: (c, x), 0.0, cg.asarray(1.0)), ShapeError, "first axis"),

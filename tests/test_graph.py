@@ -54,7 +54,9 @@ def test_printing_shows_every_node_its_type_and_its_line():
     assert text.startswith("graph(x: float32[3, 2], b: float32[2]):")
     assert "tanh(" in text and "test_graph.py:" in text and "(layer)" in text
     assert text.splitlines()[-1].strip().startswith("return %")
-    loop = cg.trace(lambda xs: cg.scan(lambda c, x: (c + x, None), cg.asarray(0.0), xs)[0])(cg.ones(3))
+    loop = cg.trace(lambda xs: cg.scan(lambda c, x: (c + x, None), cg.asarray(0.0), xs)[0])(
+        cg.ones(3)
+    )
     assert "body: graph(" in str(loop)
 
 

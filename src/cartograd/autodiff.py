@@ -216,9 +216,7 @@ class _Sweep:
                 self.ledger(node, k, incoming, None, part)
             onward = None
             if node.avals is None:
-                onward = _moved(
-                    op, incoming, mask, lambda live, k=k: vjp([live], node, needs)[k]
-                )
+                onward = _moved(op, incoming, mask, lambda live, k=k: vjp([live], node, needs)[k])
             self.receive(source, part, onward)
 
 
@@ -332,9 +330,7 @@ def _fresh(graph: Graph) -> tuple[list[Node], list[Node]]:
 
 
 @interpreter("vjp")
-def vjp_graph(
-    graph: Graph, wrt: Sequence[int] | None = None, *, seed_one: bool = False
-) -> Graph:
+def vjp_graph(graph: Graph, wrt: Sequence[int] | None = None, *, seed_one: bool = False) -> Graph:
     """The graph (inputs, a cotangent for each floating output) -> gradients of `wrt`.
 
     `wrt` lists positions of inputs, all floating ones by default. A gradient that is zero because

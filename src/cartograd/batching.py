@@ -74,4 +74,3 @@ def batch_graph(graph: Graph, flags: Sequence[bool], size: int) -> tuple[Graph, 
         }
         found = batch(graph.outputs, mapping, size, same)
     return Graph(inputs, [node for node, _ in found], names=graph.names), tuple(b for _, b in found)
-

@@ -13,11 +13,11 @@ from functools import update_wrapper, wraps
 from typing import Any, NamedTuple
 
 from . import tree
+from .dtype import DType
 from .errors import ShapeError, TraceError, UsageError
 from .evaluate import rebuild
 from .graph import Graph, Node, Shape, next_number, set_mode, where_called
 from .namespace.coerce import array_node
-from .dtype import DType
 from .ops import control as ops
 from .ops.movement import stop_gradient as stop_gradient_op
 from .ops.op import build, input_node, is_float_node, like, outputs
@@ -283,9 +283,7 @@ def to_tensors(leaves: Sequence[Any], what: str) -> list[Tensor]:
     return [wrap(node) for node in to_nodes(leaves, what)]
 
 
-def cond(
-    test: Any, then: Callable[..., Any], other: Callable[..., Any], *operands: Any
-) -> Any:
+def cond(test: Any, then: Callable[..., Any], other: Callable[..., Any], *operands: Any) -> Any:
     """`then(*operands)` if the 0-d bool `test` holds, else `other(*operands)`, as one node.
 
     Both are traced, one is run. They return trees of the same structure, shapes and dtypes.

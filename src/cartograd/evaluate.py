@@ -97,4 +97,3 @@ def verify(graph: Graph) -> None:
         found: Any = node.avals if node.avals is not None else node.aval
         if aval != found:
             raise UsageError(f"{node!r} says {found}, but its op gives {aval}")
-

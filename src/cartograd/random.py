@@ -329,9 +329,7 @@ def randint(
     return (word % (high - low) + low).astype(found)
 
 
-def permutation(
-    x: Any, /, *, generator: Generator | None = None
-) -> Tensor:
+def permutation(x: Any, /, *, generator: Generator | None = None) -> Tensor:
     """The integers below `x`, or the rows of an array `x`, in random order.
 
     >>> import cartograd as cg

@@ -19,8 +19,8 @@ from .autodiff import reverse
 from .dtype import DType, as_dtype, is_floating
 from .errors import DTypeError, GradientError, ShapeError, TraceError, UsageError
 from .graph import MODE, Mode, Node, Shape, where_called
-from .ops.op import assign_node, build, constant, like, parameter_node
 from .ops.op import REGISTRY as OPS
+from .ops.op import assign_node, build, constant, like, parameter_node
 
 __all__ = [
     "Buffer",
@@ -595,4 +595,3 @@ def is_grad_enabled() -> bool:
     True
     """
     return MODE.get().recording
-

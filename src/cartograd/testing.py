@@ -134,9 +134,13 @@ def _check(
     if "rev" in modes:
         _, pull = vjp(f, *xs)
         pulled = pull([_tensor(ct) for ct in cts])
-        left = sum(float(np.sum(np.asarray(g.numpy()) * t)) for g, t in zip(pulled, tangents, strict=True))
+        left = sum(
+            float(np.sum(np.asarray(g.numpy()) * t)) for g, t in zip(pulled, tangents, strict=True)
+        )
         right = sum(float(np.sum(ct * t)) for ct, t in zip(cts, pushed or wanted, strict=True))
-        size = sum(float(np.sum(np.abs(ct * t))) for ct, t in zip(cts, pushed or wanted, strict=True))
+        size = sum(
+            float(np.sum(np.abs(ct * t))) for ct, t in zip(cts, pushed or wanted, strict=True)
+        )
         if not abs(left - right) <= (1e-9 if pushed is not None else rtol) * max(size, 1e-300):
             raise GradientError(
                 f"{name}: reverse mode: <ct, J t> is {right!r}, but <J^T ct, t> is {left!r}"

@@ -114,9 +114,7 @@ def trace(f: Callable[..., Any]) -> Callable[..., Graph]:
         leaves, structure = tree.flatten(args)
         given = to_nodes(leaves, "the arguments of a traced function")
         with tracing(), set_mode(staging=True, recording=True):
-            inputs = [
-                input_node(n.shape, n.dtype, 1 if is_float_node(n) else 0) for n in given
-            ]
+            inputs = [input_node(n.shape, n.dtype, 1 if is_float_node(n) else 0) for n in given]
             result = f(*tree.unflatten(structure, [wrap(n) for n in inputs]), **options)
             outs, out_structure = tree.flatten(result)
             outputs = to_nodes(outs, "the results of a traced function")

@@ -117,7 +117,9 @@ def value_and_grad(
     positional arguments (a sequence gives a tuple of gradients).
 
     >>> import cartograd as cg
-    >>> value, grad = cg.value_and_grad(lambda p: (p["w"] ** 2).sum())({"w": cg.asarray([1.0, 2.0])})
+    >>> value, grad = cg.value_and_grad(lambda p: (p["w"] ** 2).sum())(
+    ...     {"w": cg.asarray([1.0, 2.0])}
+    ... )
     >>> value.item(), grad["w"].tolist()
     (5.0, [2.0, 4.0])
     """
@@ -155,9 +157,7 @@ def value_and_grad(
 
 
 def _released(level: _Level, part: Any) -> Any:
-    return tree.map(
-        lambda x: wrap(level.release(x.node)) if isinstance(x, Tensor) else x, part
-    )
+    return tree.map(lambda x: wrap(level.release(x.node)) if isinstance(x, Tensor) else x, part)
 
 
 def _scalar(result: Any) -> Node:
@@ -404,7 +404,9 @@ def _spread_axes(axes: Any, args: Any, name: str, whole: bool = False) -> list[i
             for key, value in part.items():  # type: ignore[reportUnknownVariableType]
                 walk(spec.get(key, 0), value)  # type: ignore[reportUnknownMemberType]
             return
-        raise UsageError(f"vmap: {name} {spec!r} does not fit {type(part).__name__}{where_called()}")
+        raise UsageError(
+            f"vmap: {name} {spec!r} does not fit {type(part).__name__}{where_called()}"
+        )
 
     walk(axes, args)
     return found
@@ -500,9 +502,7 @@ def jacfwd(
                 return push(*(t if k == at else zero for k, zero in enumerate(zeros)))
 
             many = vmap(one, out_axes=-1)(basis(x))
-            columns.append(
-                tree.map(lambda g, s=x.shape: g.reshape((*g.shape[:-1], *s)), many)
-            )
+            columns.append(tree.map(lambda g, s=x.shape: g.reshape((*g.shape[:-1], *s)), many))
         single = not isinstance(argnums, (tuple, list))
 
         def gather(*parts: Any) -> Any:
@@ -537,7 +537,9 @@ def hvp(f: Callable[..., Any], args: Sequence[Any], vectors: Sequence[Any]) -> A
     Returns a tree like `args` (for one argument, like that argument).
 
     >>> import cartograd as cg
-    >>> cg.hvp(lambda x: (x**3).sum(), (cg.asarray([1.0, 2.0]),), (cg.asarray([1.0, 0.0]),)).tolist()
+    >>> cg.hvp(
+    ...     lambda x: (x**3).sum(), (cg.asarray([1.0, 2.0]),), (cg.asarray([1.0, 0.0]),)
+    ... ).tolist()
     [6.0, 0.0]
     """
     argnums: Any = 0 if len(args) == 1 else tuple(range(len(args)))

@@ -125,9 +125,7 @@ def _build(kind: Any, data: Any, children: list[Any]) -> Any:
     return kind(**dict(zip(data, children, strict=True)))
 
 
-def flatten(
-    tree: Any, is_leaf: Callable[[Any], bool] | None = None
-) -> tuple[list[Any], Structure]:
+def flatten(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> tuple[list[Any], Structure]:
     """The leaves of a tree in order, and its structure.
 
     A container that contains itself raises UsageError.
@@ -178,7 +176,9 @@ def unflatten(structure: Structure, leaves: Iterable[Any]) -> Any:
     """
     values = list(leaves)
     if len(values) != structure.count:
-        raise UsageError(f"the structure has {structure.count} leaves, but {len(values)} were given")
+        raise UsageError(
+            f"the structure has {structure.count} leaves, but {len(values)} were given"
+        )
     return _unflatten(structure, iter(values))
 
 

@@ -125,9 +125,7 @@ def _batched_outputs(graph: Graph, flags: Sequence[bool], size: int) -> Graph:
     return Graph(found.inputs, outs)
 
 
-def _call_batch(
-    inputs: Sequence[Node], batched: Sequence[bool], size: int, graph: Graph
-) -> Node:
+def _call_batch(inputs: Sequence[Node], batched: Sequence[bool], size: int, graph: Graph) -> Node:
     return build(call, inputs, {"graph": _batched_outputs(graph, batched, size)})
 
 
@@ -367,9 +365,7 @@ def _swap_batch(x: Node) -> Node:
     return REGISTRY["permute"](x, axes=(1, 0, *range(2, x.ndim)))
 
 
-def _scan_batch(
-    inputs: Sequence[Node], batched: Sequence[bool], size: int, **params: Any
-) -> Node:
+def _scan_batch(inputs: Sequence[Node], batched: Sequence[bool], size: int, **params: Any) -> Node:
     """One scan over batched bodies; a carry is batched if it becomes so in any step."""
     body: Graph = params["body"]
     n = params["carries"]
@@ -391,9 +387,7 @@ def _scan_batch(
         for x, has, want in zip(carries, _scan_parts(list(batched), params)[1], fr, strict=True)
     ]
     rows = [_swap_batch(x) if has else x for x, has in zip(xs, fx, strict=True)]
-    found = build(
-        scan, [*constants, *start, *rows], {**params, "body": Graph(wide.inputs, outs)}
-    )
+    found = build(scan, [*constants, *start, *rows], {**params, "body": Graph(wide.inputs, outs)})
     every = outputs(found)
     fixed = [
         y if fr[k] else REGISTRY["broadcast"](y, shape=(size, *y.shape))
@@ -472,9 +466,7 @@ def _while_jvp(ts: Sequence[Node | None], node: Node) -> Any:
     return _with_gaps(outputs(both)[len(carries) :], carries)
 
 
-def _while_batch(
-    inputs: Sequence[Node], batched: Sequence[bool], size: int, **params: Any
-) -> Node:
+def _while_batch(inputs: Sequence[Node], batched: Sequence[bool], size: int, **params: Any) -> Node:
     """Loop while any element wants to; an element that has stopped keeps its carry."""
     a = params["constants"]
     wide = [
@@ -489,10 +481,7 @@ def _while_batch(
         if going.ndim != 1:
             raise UnsupportedError("while_loop: the test must give a 0-d bool under vmap")
         new = inline(body, own)
-        kept = [
-            where_op(_widen(going, y.shape), y, x)
-            for y, x in zip(new, own[a:], strict=True)
-        ]
+        kept = [where_op(_widen(going, y.shape), y, x) for y, x in zip(new, own[a:], strict=True)]
         masked = Graph(own, kept)
     return build(while_loop, wide, {"test": test, "body": masked, "constants": a})
 
@@ -566,9 +555,7 @@ def _cond_batch(
         return build(cond, inputs, {"then": first, "other": second})
     operands = list(inputs[1:])
     left, right = inline(first, operands), inline(second, operands)
-    chosen = [
-        where_op(_widen(inputs[0], a.shape), a, b) for a, b in zip(left, right, strict=True)
-    ]
+    chosen = [where_op(_widen(inputs[0], a.shape), a, b) for a, b in zip(left, right, strict=True)]
     return bundle(chosen)
 
 
@@ -576,4 +563,3 @@ cond: Op = make_op(
     "cond", "control", _cond_eval, _cond_rule, vjp=_cond_vjp, jvp=_cond_jvp, batch=_cond_batch,
     doc="One of two graphs, by a test; only the one taken is run.",
 )  # fmt: skip
-

@@ -190,8 +190,10 @@ def build(op: Op, inputs: Sequence[Node], params: Mapping[str, Any]) -> Node:
     tracked &= mode.active
     if not tracked:
         pass
-    elif not mode.recording or not op.differentiable or not (
-        any(a.dtype.kind in "fV" for a in aval) if several else aval[1].kind in "fV"
+    elif (
+        not mode.recording
+        or not op.differentiable
+        or not (any(a.dtype.kind in "fV" for a in aval) if several else aval[1].kind in "fV")
     ):
         tracked = 0
     if ready:
@@ -337,6 +339,7 @@ def fill(inputs: Sequence[Any]) -> tuple[Node, ...]:
 
 # --- several outputs -----------------------------------------------------------------------------
 
+
 def _output_rule(inputs: Sequence[Node], params: Mapping[str, Any]) -> Aval:
     avals = inputs[0].avals
     if avals is None or not 0 <= params["index"] < len(avals):
@@ -448,9 +451,7 @@ def _options(eval: Callable[..., Any], count: int) -> set[str]:
 
 
 def _batch_elementwise(name: str) -> Rule:
-    def batch(
-        inputs: Sequence[Node], batched: Sequence[bool], size: int, **params: Any
-    ) -> Node:
+    def batch(inputs: Sequence[Node], batched: Sequence[bool], size: int, **params: Any) -> Node:
         return build(REGISTRY[name], spread(inputs, batched, size), params)
 
     return batch
