@@ -242,17 +242,54 @@ def softsign(input: Tensor) -> Tensor:
     >>> cg.nn.functional.softsign(cg.asarray([-1.0, 3.0])).tolist()
     [-0.5, 0.75]
     """
-    return widely(lambda x: x / (1.0 + xp.abs(x)), input)
+
+    def curve(x: Tensor) -> Tensor:
+        below = 1.0 + xp.abs(x)
+        side = xp.sign(x)
+        # The quotient's derivative cancels for large |x|; that of 1 - 1 / (1 + |x|) does not.
+        return xp.where(xp.abs(x) < 1.0, x / below, side - side / below)
+
+    return widely(curve, input)
+
+
+# x - tanh x = x^3 P(x^2), by the Taylor series of tanh
+_TANHSHRINK = (
+    0.3333333333333333,
+    -0.13333333333333333,
+    0.05396825396825397,
+    -0.021869488536155203,
+    0.008863235529902197,
+    -0.003592128036572481,
+    0.0014558343870513183,
+    -0.000590027440945586,
+    0.00023912911424355248,
+    -9.691537956929451e-05,
+    3.927832388331683e-05,
+    -1.5918905069328964e-05,
+    6.451689215655431e-06,
+    -2.6147711512907546e-06,
+    1.0597268320104654e-06,
+    -4.294911078273806e-07,
+    1.7406618963571648e-07,
+)
 
 
 def tanhshrink(input: Tensor) -> Tensor:
-    """x - tanh(x).
+    """x - tanh(x), by its series for |x| < 0.5, where the difference would lose its digits.
 
     >>> import cartograd as cg
     >>> cg.nn.functional.tanhshrink(cg.asarray(0.0)).item()
     0.0
     """
-    return widely(lambda x: x - xp.tanh(x), input)
+
+    def curve(x: Tensor) -> Tensor:
+        square = x * x
+        series = square * _TANHSHRINK[-1] + _TANHSHRINK[-2]
+        for coefficient in _TANHSHRINK[-3::-1]:
+            series = series * square + coefficient
+        return xp.where(xp.abs(x) < 0.5, x * square * series, x - xp.tanh(x))
+
+    return widely(curve, input)
 
 
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
