@@ -146,72 +146,76 @@ def make_op(name: str, family: str, eval: Callable[..., Any], rule: Any, **field
 # say where a NaN came from when asked. numpy.errstate costs 1.3 us an op, more than the op: set
 # its context variable with a state made once, where this NumPy has it.
 
+
+def _slow_set(_: Any) -> Any:
+    state = np.errstate(all="ignore")
+    state.__enter__()
+    return state
+
+
+def _slow_reset(state: Any) -> None:
+    state.__exit__(None, None, None)
+
+
+_fp_set: Callable[[Any], Any] = _slow_set
+_fp_reset: Callable[[Any], None] = _slow_reset
+_quiet: Any = None
 try:
-    from numpy._core.umath import (  # pyright: ignore
-        _extobj_contextvar as _fp_state,  # pyright: ignore
-    )
-    from numpy._core.umath import _make_extobj  # pyright: ignore
+    from numpy._core import umath as _umath
 
-    _QUIET: Any = _make_extobj(all="ignore")
-    _fp_set: Any = _fp_state.set
-    _fp_reset: Any = _fp_state.reset
-except ImportError:  # another NumPy: its public, slower way
-
-    def _fp_set(_: Any) -> Any:
-        state = np.errstate(all="ignore")
-        state.__enter__()
-        return state
-
-    def _fp_reset(state: Any) -> None:
-        state.__exit__(None, None, None)
-
-    _QUIET = None
+    _quiet = _umath._make_extobj(all="ignore")  # pyright: ignore[reportPrivateUsage]
+    _fp_set = _umath._extobj_contextvar.set  # pyright: ignore[reportPrivateUsage]
+    _fp_reset = _umath._extobj_contextvar.reset  # pyright: ignore[reportPrivateUsage]
+except (ImportError, AttributeError):  # another NumPy: its public, slower way
+    _fp_set, _fp_reset = _slow_set, _slow_reset
 
 
 # --- applying an op ------------------------------------------------------------------------------
 
 _ndarray = np.ndarray
+_new_tuple: Callable[..., Any] = tuple.__new__  # of a NamedTuple: a third of the time of its class
 
 
-def build(op: Op, inputs: Sequence[Node], params: Mapping[str, Any]) -> Node:
-    """The node of `op` applied to nodes: typed, evaluated if possible, recorded if needed."""
+def build(op: Op, inputs: Sequence[Node], params: Mapping[str, Any], aval: Any = None) -> Node:
+    """The node of `op` applied to nodes: typed, evaluated if possible, recorded if needed.
+
+    A caller that has just checked the inputs as the op's rule would may give the `aval` too.
+    """
     mode = MODE.get()
-    aval = op.rule(inputs, params)
+    if aval is None:
+        aval = op.rule(inputs, params)
     several = type(aval) is tuple
     tracked = 0
     ready = not mode.staging
-    values: list[Any] = []
     for node in inputs:
         tracked |= node.tracked
-        value = node.value
-        if value is None:
+        if node.value is None:
             ready = False
-        values.append(value)
     tracked &= mode.active
-    if not tracked:
-        pass
-    elif (
+    if tracked and (
         not mode.recording
         or not op.differentiable
         or not (any(a.dtype.kind in "fV" for a in aval) if several else aval[1].kind in "fV")
     ):
         tracked = 0
+    result: Any = None
     if ready:
-        token = _fp_set(_QUIET)
+        token = _fp_set(_quiet)
         try:
-            result = op.eval(*values, **params)
+            if params:
+                result = op.eval(*[node.value for node in inputs], **params)
+            else:
+                result = op.eval(*[node.value for node in inputs])
         finally:
             _fp_reset(token)
         if several:
-            result = tuple(r if type(r) is _ndarray else np.asarray(r) for r in result)
+            result = tuple([r if type(r) is _ndarray else np.asarray(r) for r in result])
         elif type(result) is not _ndarray:
             result = np.asarray(result)
         if not tracked:
             if several:
                 return Node(CONSTANT, (), NO_PARAMS, aval[0][0], aval[0][1], result, avals=aval)
             return Node(CONSTANT, (), NO_PARAMS, aval[0], aval[1], result)
-    else:
-        result = None
     source = mode.source
     if source is None:
         origin = user_origin(mode.scope)
@@ -315,7 +319,7 @@ def full(shape: Shape, dtype: DType, fill: int | float | bool) -> Node:
         if len(_full_cache) > 4096:
             _full_cache.clear()
         params = {"shape": shape, "dtype": dtype, "fill": fill}
-        token = _fp_set(_QUIET)
+        token = _fp_set(_quiet)
         try:
             value = _full_value(shape, dtype, fill)
         finally:
@@ -347,8 +351,12 @@ def _output_rule(inputs: Sequence[Node], params: Mapping[str, Any]) -> Aval:
     return avals[params["index"]]
 
 
+def _output_eval(values: tuple[Any, ...], index: int) -> Any:
+    return values[index]
+
+
 OUTPUT = make_op(
-    "output", "structure", lambda values, index: values[index], _output_rule,
+    "output", "structure", _output_eval, _output_rule,
     doc="One output of an op that has several.",
     transpose=_no_eval, linear=(0,),
 )  # fmt: skip
@@ -424,7 +432,7 @@ def elementwise(
                 raise DTypeError(f"{name} takes equal dtypes, not {names}{where_called()}")
         if dtype.char not in chars:
             check_kind(name, kinds, dtype)
-        if params.keys() != options:
+        if (params or options) and params.keys() ^ options:
             raise UsageError(
                 f"{name} takes the params {sorted(options)}, not {sorted(params)}{where_called()}"
             )
@@ -439,15 +447,13 @@ def elementwise(
     )  # fmt: skip
 
 
-_new_tuple = tuple.__new__
-
-
-def _options(eval: Callable[..., Any], count: int) -> set[str]:
+def _options(eval: Callable[..., Any], count: int) -> frozenset[str]:
     """The names of the params that an eval takes after its arrays; a ufunc takes none."""
     if isinstance(eval, np.ufunc):
-        return set()
+        return frozenset()
     found = list(inspect.signature(eval).parameters.values())
-    return {p.name for p in found[count:] if p.kind is not inspect.Parameter.VAR_POSITIONAL}
+    several = inspect.Parameter.VAR_POSITIONAL
+    return frozenset(p.name for p in found[count:] if p.kind is not several)
 
 
 def _batch_elementwise(name: str) -> Rule:
