@@ -30,7 +30,8 @@ def code(text: object) -> str:
 
 def sentence(text: str) -> str:
     """Text that may stand in a cell, with the capital and the full stop of a sentence."""
-    return cell(text[:1].upper() + text[1:]).rstrip(".") + "."
+    first = text[:1] if text.startswith("inf ") else text[:1].upper()
+    return cell(first + text[1:]).rstrip(".") + "."
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
