@@ -84,6 +84,13 @@ def test_values_are_those_of_the_definition() -> None:
         np.testing.assert_allclose(got.value, want, atol=1e-11, err_msg=str(params))
 
 
+def test_large_inputs_are_convolved_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cartograd.ops.conv._COLUMNS", 1)  # one example at a time
+    for x, w, params in RANDOM[:100]:
+        got = conv(constant(x), constant(w), **params)
+        np.testing.assert_allclose(got.value, by_loops(x, w, **params), atol=1e-11)
+
+
 def test_transposes_are_adjoint() -> None:
     rng = np.random.default_rng(1)
     for x, w, params in RANDOM:

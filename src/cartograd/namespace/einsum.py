@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from ..dtype import bool_
 from ..errors import DTypeError, ShapeError, UsageError
@@ -51,7 +51,7 @@ def einsum(subscripts: str, /, *operands: Any) -> Tensor:
             f"{type(subscripts).__name__}{where_called()}"
         )
     if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
-        operands = tuple(list[Any](operands[0]))
+        operands = (*cast("Sequence[Any]", operands[0]),)
     if not operands:
         raise UsageError(f"einsum needs at least one operand{where_called()}")
     nodes: list[Node]

@@ -7,7 +7,7 @@ transposed convolution is a convolution, and so are both derivatives of any of t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -187,6 +187,9 @@ def _eval(
     return y if y.dtype == dtype else y.astype(dtype)
 
 
+_COLUMNS = 1 << 22  # copy the windows of so many bytes at a time: what a cache holds
+
+
 def _slide(
     x: Array, w: Array, places: Ints, strides: Ints, padding: Padding, x_dilation: Ints,
     w_dilation: Ints, groups: int,
@@ -199,15 +202,23 @@ def _slide(
     seen = seen.reshape((n, groups, ins, *places, *size))
     p_axes, k_axes = tuple(range(3, 3 + d)), tuple(range(3 + d, 3 + 2 * d))
     kernel = w.reshape(groups, outs, ins * prod(size))
-    if d and size[-1] > places[-1]:  # few places, a large kernel: copy along the kernel
-        columns = seen.transpose(0, 1, *p_axes, 2, *k_axes).reshape(n, groups, count, -1)
-        y = np.matmul(kernel, columns.swapaxes(2, 3))
-    elif count >= 32 or n == 1:
-        columns = seen.transpose(0, 1, 2, *k_axes, *p_axes).reshape(n, groups, -1, count)
-        y = np.matmul(kernel, columns)
-    else:  # small images: all of them side by side in one product
+    if count < 32 and n > 1 and not (d and size[-1] > places[-1]):
+        # Small images: all of them side by side in one product.
         columns = seen.transpose(1, 2, *k_axes, 0, *p_axes).reshape(groups, -1, n * count)
         y = np.matmul(kernel, columns).reshape(groups, outs, n, count).transpose(2, 0, 1, 3)
+        return y.reshape(n, groups * outs, *places)
+    y = np.empty((n, groups, outs, count), x.dtype)
+    each = groups * ins * prod(size) * count * x.itemsize
+    step = max(1, _COLUMNS // each)
+    for first in range(0, n, step):
+        some = seen[first : first + step]
+        m = len(some)
+        if d and size[-1] > places[-1]:  # few places, a large kernel: copy along the kernel
+            columns = some.transpose(0, 1, *p_axes, 2, *k_axes).reshape(m, groups, count, -1)
+            columns = columns.swapaxes(2, 3)
+        else:
+            columns = some.transpose(0, 1, 2, *k_axes, *p_axes).reshape(m, groups, -1, count)
+        np.matmul(kernel, columns, out=y[first : first + step])
     return y.reshape(n, groups * outs, *places)
 
 
@@ -218,17 +229,31 @@ def _spread(
 
     No product with the zeros between the elements is computed.
     """
-    n, size = x.shape[0], w.shape[2:]
-    outs, ins, count = w.shape[0] // groups, w.shape[1], prod(x.shape[2:])
+    n, size, sizes = x.shape[0], w.shape[2:], x.shape[2:]
+    outs, ins, count = w.shape[0] // groups, w.shape[1], prod(sizes)
     kernel = w.reshape(groups, outs, ins, -1).transpose(0, 3, 1, 2).reshape(groups, -1, ins)
-    parts = np.matmul(kernel, x.reshape(n, groups, ins, count))
-    parts = parts.reshape(n, groups, *size, outs, *x.shape[2:])
     y = np.zeros((n, groups, outs, *p.places), x.dtype)
+    x = x.reshape(n, groups, ins, count)
+    moves = list(_moves(p, size, sizes, padding, x_dilation, w_dilation))
+    step = max(1, _COLUMNS // (groups * kernel.shape[1] * count * x.itemsize))
+    for first in range(0, n, step):
+        some = y[first : first + step]
+        parts = np.matmul(kernel, x[first : first + step])
+        parts = parts.reshape(len(some), groups, *size, outs, *sizes)
+        for offset, source, target in moves:
+            some[(..., *target)] += parts[(slice(None), slice(None), *offset, slice(None), *source)]
+    return y.reshape(n, groups * outs, *p.places)
+
+
+def _moves(
+    p: Plan, size: Ints, sizes: Ints, padding: Padding, x_dilation: Ints, w_dilation: Ints
+) -> Iterator[tuple[Ints, list[slice], list[slice]]]:
+    """For each kernel element, which elements of x reach a place, and the places they reach."""
     for offset in product(*map(range, size)):
         source: list[slice] = []
         target: list[slice] = []
         for q, m, k, (lo, _), xd, wd in zip(
-            x.shape[2:], p.places, offset, padding, x_dilation, w_dilation, strict=True
+            sizes, p.places, offset, padding, x_dilation, w_dilation, strict=True
         ):
             start = lo - k * wd  # element 0 of x lands here, element i at start + i * xd
             first = max(0, -(start // xd))
@@ -236,8 +261,7 @@ def _spread(
             source.append(slice(first, last))
             lands = slice(start + first * xd, start + last * xd, xd)
             target.append(lands if last > first else slice(0, 0))
-        y[(..., *target)] += parts[(slice(None), slice(None), *offset, slice(None), *source)]
-    return y.reshape(n, groups * outs, *p.places)
+        yield offset, source, target
 
 
 # --- derivatives and batching --------------------------------------------------------------------
