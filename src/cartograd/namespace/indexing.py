@@ -156,7 +156,14 @@ def plan_of(shape: Shape, key: Any) -> Plan:
 
 
 def _plain(value: Any) -> Any:
-    return value if value is None else value.__index__()
+    if value is None:
+        return None
+    try:
+        return value.__index__()
+    except (AttributeError, TypeError):
+        raise DTypeError(
+            f"a slice is made of integers or None, not {value!r}{where_called()}"
+        ) from None
 
 
 def _integer(item: Any, n: int, axis: int) -> int:

@@ -19,7 +19,7 @@ from ..ops.reduce import any_op, max_op, min_op, sum_op
 from ..tensor import Tensor, wrap
 from .coerce import array_node, axes_of, broadcast_node, cast_node
 
-__all__ = ["check_matrix", "floating_node", "matrix_norm", "vector_norm"]
+__all__ = ["check_matrix", "euclidean_norm", "floating_node", "matrix_norm", "vector_norm"]
 
 
 def floating_node(x: Any, name: str) -> Node:
@@ -56,6 +56,11 @@ def vector_norm(
     node = floating_node(x, "vector_norm")
     axes = axes_of(axis, node.ndim, "vector_norm")
     return wrap(_kept(_vector_norm(node, axes, _order(ord, "vector_norm")), node, axes, keepdims))
+
+
+def euclidean_norm(node: Node, axes: tuple[int, ...]) -> Node:
+    """sqrt(sum(x^2)) of a floating node over axes, which vanish."""
+    return _vector_norm(node, axes, 2.0)
 
 
 def _order(order: Any, name: str) -> float:

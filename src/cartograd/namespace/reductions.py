@@ -5,8 +5,19 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..dtype import DEFAULT_FLOAT, DType, as_dtype, bool_, is_floating, kind_of
-from ..errors import DTypeError, ShapeError
+from ..dtype import (
+    DEFAULT_FLOAT,
+    DType,
+    as_dtype,
+    bfloat16,
+    bool_,
+    float16,
+    float32,
+    int64,
+    is_floating,
+    kind_of,
+)
+from ..errors import DTypeError, ShapeError, UsageError
 from ..graph import Node, Shape, where_called
 from ..ops import reduce as ops
 from ..ops.elementwise import multiply, subtract
@@ -15,6 +26,7 @@ from ..ops.op import Op
 from ..tensor import Tensor, wrap
 from .coerce import array_node, axes_of, axis_of, broadcast_node, cast_node
 from .creation import full
+from .norms import euclidean_norm
 from .shaping import concat, sliced
 
 __all__ = [
@@ -184,8 +196,23 @@ def mean(
     node = _floating(x, "mean")
     node = cast_node(node, as_dtype(dtype)) if dtype is not None else node
     axes = axes_of(axis, len(node.shape), "mean")
-    count = _count(node, axes, "mean")
-    return wrap(kept(ops.sum_op(node, axes=axes) / float(count), node.shape, axes, keepdims))
+    found = _mean(_wide(node), axes, "mean")
+    return wrap(kept(cast_node(found, node.dtype), node.shape, axes, keepdims))
+
+
+def _wide(node: Node) -> Node:
+    """Half precision as float32: a sum of many would overflow."""
+    return cast_node(node, float32) if node.dtype in (float16, bfloat16) else node
+
+
+def _mean(node: Node, axes: tuple[int, ...], name: str) -> Node:
+    count = _count(node, axes, name)
+    return ops.sum_op(node, axes=axes) / float(count)
+
+
+def _deviations(node: Node, axes: tuple[int, ...], name: str) -> Node:
+    middle = kept(_mean(node, axes, name), node.shape, axes, True)
+    return subtract(node, broadcast_node(middle, node.shape))
 
 
 def var(
@@ -201,27 +228,32 @@ def var(
     axis, keepdims = _pick(axis, dim, keepdims, keepdim)
     node = _floating(x, "var")
     axes = axes_of(axis, len(node.shape), "var")
-    count = _count(node, axes, "var")
-    middle = kept(ops.sum_op(node, axes=axes) / float(count), node.shape, axes, True)
-    off = subtract(node, broadcast_node(middle, node.shape))
+    off = _deviations(_wide(node), axes, "var")
     total = ops.sum_op(multiply(off, off), axes=axes)
-    left = count - correction
+    left = _count(node, axes, "var") - correction
     result = total / float(left) if left > 0 else total * math.nan
-    return wrap(kept(result, node.shape, axes, keepdims))
+    return wrap(kept(cast_node(result, node.dtype), node.shape, axes, keepdims))
 
 
 def std(
     x: Any, /, axis: Any = None, *, correction: float = 0.0, keepdims: bool = False,
     dim: Any = None, keepdim: bool | None = None,
 ) -> Tensor:  # fmt: skip
-    """The standard deviation over axes: the square root of `var`.
+    """The standard deviation over axes: the square root of `var`, without its over- or underflow.
+
+    Its derivatives are 0 where all elements are equal.
 
     >>> import cartograd as cg
     >>> cg.std(cg.asarray([1.0, 3.0])).item()
     1.0
     """
     axis, keepdims = _pick(axis, dim, keepdims, keepdim)
-    return var(x, axis=axis, correction=correction, keepdims=keepdims).sqrt()
+    node = _floating(x, "std")
+    axes = axes_of(axis, len(node.shape), "std")
+    length = euclidean_norm(_deviations(_wide(node), axes, "std"), axes)
+    left = _count(node, axes, "std") - correction
+    result = length / math.sqrt(left) if left > 0 else length * math.nan
+    return wrap(kept(cast_node(result, node.dtype), node.shape, axes, keepdims))
 
 
 def _position(op: Op, x: Any, axis: Any, keepdims: bool) -> Tensor:
@@ -271,7 +303,9 @@ def count_nonzero(
     1
     """
     axis, keepdims = _pick(axis, dim, keepdims, keepdim)
-    return sum(wrap(truth(array_node(x, "count_nonzero"))), axis=axis, keepdims=keepdims)
+    node = truth(array_node(x, "count_nonzero"))
+    axes = axes_of(axis, len(node.shape), "count_nonzero")
+    return wrap(kept(ops.sum_op(cast_node(node, int64), axes=axes), node.shape, axes, keepdims))
 
 
 def _cumulative(
@@ -343,13 +377,15 @@ def cumulative_logsumexp(x: Any, /, axis: Any = None, *, dim: Any = None) -> Ten
 def diff(
     x: Any, /, *, axis: int = -1, n: int = 1, prepend: Any = None, append: Any = None
 ) -> Tensor:
-    """The n-th difference of neighbours along an axis.
+    """The n-th difference of neighbours along an axis; with n = 0, `x` as it is.
 
     >>> import cartograd as cg
     >>> cg.diff(cg.asarray([1, 4, 9]))
     Tensor([3, 5], dtype=int64)
     """
-    parts = [part for part in (prepend, x, append) if part is not None]
+    if n < 0:
+        raise UsageError(f"diff: n={n} is negative{where_called()}")
+    parts = [part for part in (prepend, x, append) if part is not None] if n else [x]
     node = (concat(parts, axis=axis) if len(parts) > 1 else wrap(array_node(x, "diff"))).node
     k = axis_of(axis, len(node.shape), "diff")
     if not node.shape:

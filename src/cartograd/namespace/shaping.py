@@ -57,6 +57,8 @@ def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> T
     >>> cg.astype(cg.asarray([1.7]), cg.int32)
     Tensor([1], dtype=int32)
     """
+    if device not in (None, "cpu"):
+        raise UsageError(f"there is no device {device!r}: everything is on 'cpu'")
     node = array_node(x, "astype")
     found = cast_node(node, as_dtype(dtype))
     return x if found is node and isinstance(x, Tensor) else wrap(found)
