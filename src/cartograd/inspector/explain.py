@@ -10,7 +10,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +22,13 @@ from ..graph import Node, toposort, where_called
 from ..ops.op import is_float_node, like
 from ..tensor import Tensor
 
-__all__ = ["Explanation", "explain"]
+__all__ = ["EdgeLine", "Explanation", "NodeLine", "compose", "explain"]
 
 Array = np.ndarray[Any, Any]
 INFIX = re.compile(r"x1 (\S{1,2}) x2")  # the formula of an op that is written between its inputs
+WIDEST = 36  # a formula longer than that does not push the values of the others to the right
+
+
 @dataclass(frozen=True, slots=True)
 class NodeLine:
     """One node: its name, the formula that made it, its value, and its gradient if it has one."""
@@ -43,7 +46,9 @@ class EdgeLine:
     """One edge on the way back: from `consumer` to `producer`.
 
     `local` is None for an op that is not elementwise: there the local derivative is a linear map,
-    and only its product with `incoming` is a number for each element.
+    and only its product with `incoming` is a number for each element. `untaken` says that some of
+    the contribution is zero whatever `local` is, because the value lies on a branch that was not
+    taken (a structural zero): 0 x inf is then 0.
     """
 
     producer: str
@@ -52,6 +57,7 @@ class EdgeLine:
     incoming: Array
     local: Array | None
     contribution: Array
+    untaken: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +96,7 @@ class Explanation:
                     "incoming": plain(e.incoming),
                     "local": None if e.local is None else plain(e.local),
                     "contribution": plain(e.contribution),
+                    "untaken": e.untaken,
                 }
                 for e in self.edges
             ],
@@ -101,25 +108,36 @@ class Explanation:
 
     def __str__(self) -> str:
         lines = ["forward"]
-        wide = max(len(self._left(n)) for n in self.nodes)
-        for n in self.nodes:
+        lefts = [self._left(n) for n in self.nodes]
+        wide = max((len(left) for left in lefts if len(left) <= WIDEST), default=0)
+        for left, n in zip(lefts, self.nodes, strict=True):
             place = f"    {n.origin}" if n.origin else ""
-            lines.append(f"  {self._left(n):<{wide}} = {show(n.value)}{place}")
-        if not self.edges:
-            return "\n".join([*lines, "", "backward", "  (nothing here requires a gradient)"])
-        lines += ["", "backward: incoming x local = contribution"]
+            lines.append(f"  {left:<{wide}} = {show(n.value)}{place}")
+        if not self.gradients and not self.edges:
+            return "\n".join([*lines, "", "backward", f"  ({self._why_not()})"])
+        if self.edges:
+            lines += ["", "backward: incoming x local = contribution"]
         arrows = [f"{e.consumer} -> {e.producer}" for e in self.edges]
-        wide = max(len(arrow) for arrow in arrows)
+        wide = max((len(arrow) for arrow in arrows if len(arrow) <= WIDEST), default=0)
         for arrow, e in zip(arrows, self.edges, strict=True):
             local = "(linear map)" if e.local is None else show(e.local)
-            lines.append(
-                f"  {arrow:<{wide}}   {show(e.incoming)} x {local} = {show(e.contribution)}"
-            )
-        lines += ["", "gradients"]
+            untaken = "    (branch not taken)" if e.untaken else ""
+            product = f"{show(e.incoming)} x {local} = {show(e.contribution)}"
+            lines.append(f"  {arrow:<{wide}}   {product}{untaken}")
+        if self.gradients:
+            lines += ["", "gradients"]
         wide = max((len(name) for name in self.gradients), default=0)
         for name, gradient in self.gradients.items():
             lines.append(f"  d {self.name} / d {name:<{wide}} = {show(gradient)}")
         return "\n".join(lines)
+
+    def _why_not(self) -> str:
+        kind = self.value.dtype.kind
+        if kind == "b":
+            return f"{self.name} is true or false: it has no derivative"
+        if kind in "iu":
+            return f"{self.name} is a whole number: it has no derivative"
+        return "nothing here requires a gradient"
 
     def _left(self, n: NodeLine) -> str:
         return n.name if n.formula == "" else f"{n.name} = {n.formula}"
@@ -201,26 +219,39 @@ def explain(
         raise TraceError(f"explain needs values: call it outside a traced function{where_called()}")
     called = {t.node.id: name for name, t in names.items()} if names else caller_names()
     order = toposort([x.node])
-    labels = _labels(order, called)
+    return compose(order, {node: node for node in order}, called, origins)
+
+
+def compose(
+    order: Sequence[Node], at: Mapping[Node, Node], called: Mapping[int, str], origins: bool
+) -> Explanation:
+    """The explanation of a graph's nodes, in topological order, the last of them the result.
+
+    `at` gives for each node the one that has its value (itself, unless the graph was traced), and
+    `called` names nodes by their numbers.
+    """
+    top = at[order[-1]]
+    labels = _labels(order, at, called)
+    known = {at[node]: label for node, label in labels.items()}
     gradients: dict[Node, Array] = {}
     edges: list[EdgeLine] = []
-    if x.node.tracked and is_float_node(x.node):
-        _walk_back(x.node, order, labels, gradients, edges)
+    if top.tracked and is_float_node(top):
+        _walk_back(top, known, gradients, edges)
     nodes = tuple(
         NodeLine(
             labels[node],
             node.op.name,
             _formula(node, labels),
-            _value(node),
-            gradients.get(node),
+            _value(at[node]),
+            gradients.get(at[node]),
             str(node.origin) if origins and node.inputs and node.origin.code is not None else "",
         )
         for node in order
         if _is_line(node, called)
     )
-    leaves = {labels[n]: g for n, g in gradients.items() if n.op.family == "leaf"}
-    by_label = {labels[n]: leaves[labels[n]] for n in order if labels[n] in leaves}
-    return Explanation(labels[x.node], _value(x.node), nodes, tuple(edges), by_label)
+    leaves = [at[node] for node in order if not node.inputs]
+    by_label = {known[node]: gradients[node] for node in leaves if node in gradients}
+    return Explanation(known[top], _value(top), nodes, tuple(edges), by_label)
 
 
 def _value(node: Node) -> Array:
@@ -229,21 +260,27 @@ def _value(node: Node) -> Array:
 
 
 def _is_line(node: Node, called: Mapping[int, str]) -> bool:
-    """Whether a node gets a line of its own: a scalar constant is shown where it is used."""
-    if node.inputs or node.id in called or node.op.name == "parameter":
-        return True
-    return node.size != 1
+    """Whether a node gets a line of its own: a number is shown where it is used."""
+    return bool(node.inputs) or node.id in called or not _is_number(node)
 
 
-def _labels(order: list[Node], called: Mapping[int, str]) -> dict[Node, str]:
+def _is_number(node: Node) -> bool:
+    """Whether a node is a constant that one number says: a scalar, or all of one value."""
+    return node.op.name == "full" or (node.op.name == "constant" and node.size == 1)
+
+
+def _labels(
+    order: Sequence[Node], at: Mapping[Node, Node], called: Mapping[int, str]
+) -> dict[Node, str]:
     found: dict[Node, str] = {}
     used = set(called.values())
     count = 0
     for node in order:
         if node.id in called:
             found[node] = called[node.id]
-        elif not node.inputs and node.op.name != "parameter" and node.size == 1:
-            found[node] = _number(_value(node).item())
+        elif not node.inputs and _is_number(node):
+            fill = node.params["fill"] if node.op.name == "full" else _value(at[node])
+            found[node] = _number(np.asarray(fill).item())
         else:
             count += 1
             while f"v{count}" in used:
@@ -259,16 +296,16 @@ def _formula(node: Node, labels: Mapping[Node, str]) -> str:
     infix = INFIX.fullmatch(node.op.formula)
     if infix is not None:
         return f"{names[0]} {infix[1]} {names[1]}"
-    shown = [f"{k}={v}" for k, v in node.params.items() if isinstance(v, (int, float, str, tuple))]
+    shown = [
+        f"{k}={v}"
+        for k, v in node.params.items()
+        if isinstance(v, (int, float, str, tuple)) and not isinstance(v, bool)
+    ]
     return f"{node.op.name}({', '.join(names + shown)})"
 
 
 def _walk_back(
-    top: Node,
-    order: list[Node],
-    labels: Mapping[Node, str],
-    gradients: dict[Node, Array],
-    edges: list[EdgeLine],
+    top: Node, labels: Mapping[Node, str], gradients: dict[Node, Array], edges: list[EdgeLine]
 ) -> None:
     def see(node: Node) -> Any:
         def keep(ct: Node) -> None:
@@ -278,10 +315,26 @@ def _walk_back(
 
     def note(consumer: Node, k: int, incoming: Node, local: Node | None, part: Node) -> None:
         producer = labels[consumer.inputs[k]]
-        values = (_value(incoming), None if local is None else _value(local), _value(part))
-        edges.append(EdgeLine(producer, labels[consumer], k, *values))
+        came, gave = _value(incoming), _value(part)
+        factor, untaken = (None, False) if local is None else _local(consumer, k, local, came, gave)
+        edges.append(EdgeLine(producer, labels[consumer], k, came, factor, gave, untaken))
 
-    watch = {node: see(node) for node in order if node.tracked}
+    watch = {node: see(node) for node in toposort([top]) if node.tracked}
     found = reverse([top], [like(top, 1.0)], watch=watch, ledger=note)
     if not found and not edges:
         raise GradientError("explain: no gradient flows back from this Tensor")
+
+
+def _local(consumer: Node, k: int, local: Node, came: Array, gave: Array) -> tuple[Array, bool]:
+    """An edge's local derivative, and whether what it gives is a zero that it does not explain.
+
+    Where the op itself chose another branch (as `where` does), the derivative is 0.
+    """
+    factor = np.broadcast_to(_value(local), came.shape)
+    if consumer.op.taken is not None:
+        branch = consumer.op.taken(consumer, *consumer.inputs)[k]
+        if branch is not None:
+            factor = np.where(_value(branch), factor, np.zeros_like(factor))
+    with np.errstate(all="ignore"):
+        untaken = (gave == 0) & (came * factor != 0)  # also where the product is NaN
+    return factor, bool(untaken.any())

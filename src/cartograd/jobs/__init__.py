@@ -7,6 +7,7 @@ by plain JSON, trains with `cg.train.Trainer`, and leaves a run folder from whic
 from .digits import prepare_digits as prepare_digits
 from .images import prepare_images as prepare_images
 from .job import Job as Job
+from .job import Options as Options
 from .job import Outcome as Outcome
 from .job import run_job as run_job
 from .models import build_model as build_model
@@ -16,6 +17,7 @@ from .text import prepare_text as prepare_text
 
 __all__ = [
     "Job",
+    "Options",
     "Outcome",
     "build_model",
     "predict",

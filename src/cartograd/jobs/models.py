@@ -1,4 +1,4 @@
-"""The models of the jobs, each built from a few plain numbers, so that a run can rebuild its own."""
+"""The models of the jobs, each built from a few plain numbers, so that a run can rebuild it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..namespace.reductions import mean
 from ..namespace.shaping import concat
 from ..tensor import Tensor
 
-__all__ = ["GPT", "ImageNet", "TableNet", "build_model", "digits_net"]
+__all__ = ["GPT", "ImageNet", "TableNet", "build_model", "digits_net", "weigh_model"]
 
 
 def digits_net(width: int = 32, classes: int = 10) -> nn.Module:
@@ -25,8 +25,10 @@ def digits_net(width: int = 32, classes: int = 10) -> nn.Module:
     """
     return nn.Sequential(
         nn.Conv2d(1, width, 3, padding=1),
+        nn.BatchNorm2d(width),
         nn.ReLU(),
         nn.Conv2d(width, width, 3, padding=1),
+        nn.BatchNorm2d(width),
         nn.ReLU(),
         nn.MaxPool2d(2),
         nn.Flatten(),
@@ -40,7 +42,13 @@ def digits_net(width: int = 32, classes: int = 10) -> nn.Module:
 class TableNet(nn.Module):
     """Numbers and embedded categories through an MLP: to one number or to a score for each class.
 
-    Takes {"numbers": [batch, width], "categories": int64 [batch, columns]}.
+    Takes {"numbers": [batch, width], "categories": int64 [batch, columns]}; `sizes` are those of
+    the columns' vocabularies.
+
+    >>> import cartograd as cg
+    >>> net = TableNet(2, [3], outputs=1)
+    >>> net(cg.zeros((4, 2)), cg.zeros((4, 1), dtype=cg.int64)).shape
+    (4,)
     """
 
     def __init__(self, width: int, sizes: list[int], outputs: int, hidden: int = 128) -> None:
@@ -67,7 +75,15 @@ class TableNet(nn.Module):
 
 
 class ImageNet(nn.Module):
-    """A small residual network of 3x3 convolutions with group norm: images to a score a class."""
+    """A small residual network of 3x3 convolutions with group norm: images to a score a class.
+
+    Each stage after the first has half the side and twice the width. Source of the shape: He et
+    al. 2016, pre-activation residual blocks, with fewer of them.
+
+    >>> import cartograd as cg
+    >>> ImageNet(channels=3, classes=2, width=4)(cg.zeros((1, 3, 8, 8))).shape
+    (1, 2)
+    """
 
     def __init__(self, channels: int, classes: int, width: int = 24, stages: int = 3) -> None:
         super().__init__()
@@ -107,6 +123,10 @@ class GPT(nn.Module):
 
     Pre-norm blocks of causal self-attention and a GELU MLP of four times the width; learned
     positions. Source of the shape: GPT-2 (Radford et al. 2019), smaller.
+
+    >>> import cartograd as cg
+    >>> GPT(context=8, width=8, layers=1, heads=2)(cg.zeros((1, 8), dtype=cg.int64)).shape
+    (1, 8, 256)
     """
 
     def __init__(
@@ -151,7 +171,7 @@ class _Block(nn.Module):
         q, k, v = parts.permute_dims((2, 0, 3, 1, 4)).unstack()
         mixed = scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.project(mixed.permute_dims((0, 2, 1, 3)).reshape(batch, time, width))
-        return x + self.down(gelu(self.up(self.norm2(x))))
+        return x + self.down(gelu(self.up(self.norm2(x)), approximate="tanh"))
 
 
 BUILDERS: dict[str, Callable[..., nn.Module]] = {
@@ -160,10 +180,13 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "images": ImageNet,
     "text": GPT,
 }
+_LARGEST = 1 << 20  # of any one number in a spec
 
 
 def build_model(spec: Mapping[str, Any]) -> nn.Module:
     """The model that a spec describes: {"kind": ..., and the arguments of its builder}.
+
+    Raises FileFormatError for a spec that describes none, as a damaged config.json may have.
 
     >>> build_model({"kind": "digits", "width": 4}).state_dict()["0.weight"].shape
     (4, 1, 3, 3)
@@ -174,7 +197,41 @@ def build_model(spec: Mapping[str, Any]) -> nn.Module:
         raise FileFormatError(
             f"the run's model is of kind {kind!r}, not one of {', '.join(BUILDERS)}"
         )
+    for name, value in options.items():
+        numbers: list[Any] = value if isinstance(value, list) else [value]
+        if not all(type(n) is int and 0 <= n <= _LARGEST for n in numbers):
+            raise FileFormatError(f"the run's model cannot be built: {name} is {value!r:.60}")
     try:
         return BUILDERS[kind](**options)
-    except TypeError as error:
+    except (TypeError, ValueError, ArithmeticError, MemoryError) as error:
         raise FileFormatError(f"the run's model cannot be built: {error}") from None
+
+
+def weigh_model(spec: Mapping[str, Any]) -> int:
+    """About how many parameters a spec's model has, told without building it.
+
+    >>> weigh_model({"kind": "digits", "width": 32})
+    42976
+    """
+    get = dict(spec).get
+    match spec.get("kind"):
+        case "digits":
+            w: Any = get("width", 32)
+            return 9 * w + 9 * w * w + 16 * w * 64 + 640
+        case "table":
+            sizes: Any = get("sizes", [])
+            numbers, outputs, hidden = (int(get(n, 128)) for n in ("width", "outputs", "hidden"))
+            dims = [min(32, (size + 1) // 2 + 1) for size in sizes]
+            tables = sum(size * dim for size, dim in zip(sizes, dims, strict=True))
+            return tables + hidden * (numbers + sum(dims) + hidden + outputs)
+        case "images":
+            channels, classes = (int(get(n, 1)) for n in ("channels", "classes"))
+            w, stages = int(get("width", 24)), int(get("stages", 3))
+            if stages > 16:
+                return 1 << 62
+            widths = [w << k for k in range(stages)]
+            return 9 * channels * w + sum(18 * n * n for n in widths) + widths[-1] * classes
+        case _:
+            vocabulary, context = int(get("vocabulary", 256)), int(get("context", 64))
+            width, layers = int(get("width", 128)), int(get("layers", 4))
+            return width * (2 * vocabulary + context) + 12 * layers * width * width

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,34 +12,42 @@ import numpy as np
 
 from .. import nn
 from ..data import ImagePreprocessing, TableSchema, read_table
-from ..errors import DataError, FileFormatError, UsageError
+from ..data.image_files import image_paths
+from ..errors import CartogradError, DataError, FileFormatError, UsageError
 from ..functional import softmax
 from ..namespace.creation import asarray
 from ..tensor import Tensor, no_grad
 from ..train import RunFolder, list_checkpoints, load_checkpoint
-from .models import build_model
+from .models import build_model, weigh_model
+from .stored import read_job
 from .text import sample
 
 __all__ = ["load_run", "predict"]
 
 Rows = list[dict[str, Any]]
+_BATCH = 256
 
 
 def load_run(run: str | os.PathLike[str]) -> tuple[nn.Module, Mapping[str, Any]]:
     """The model of a run folder with its best (else newest) weights, and the run's job record.
 
-    Raises UsageError where there is no run, FileFormatError where it is damaged.
+    Raises UsageError where there is no run, FileFormatError where it is damaged, or where no
+    weights are left that are not.
+
+    >>> load_run("no such folder")
+    Traceback (most recent call last):
+    cartograd.errors.UsageError: no such folder is not the folder of a run: there is no such folder
     """
-    folder = RunFolder(run)
-    if not folder.config.is_file():
-        raise UsageError(f"{folder.path} is not a run folder: there is no config.json in it")
+    job = read_job(run)
+    weights = _weights(RunFolder(run))
+    total = sum(int(array.size) for array in weights.values())
+    if weigh_model(job["model"]) > 2 * total + 10_000:  # before anything of that size is made
+        raise FileFormatError(f"{run}: the weights are not those of the model in config.json")
+    model = build_model(job["model"])
     try:
-        config = json.loads(folder.config.read_text(encoding="utf-8"))
-        job = config["config"]["job"]
-        model = build_model(job["model"])
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise FileFormatError(f"{folder.config}: not the configuration of a job: {error}") from None
-    model.load_state_dict({k: asarray(v) for k, v in _weights(folder).items()})
+        model.load_state_dict({name: asarray(array) for name, array in weights.items()})
+    except (CartogradError, KeyError, RuntimeError) as error:
+        raise FileFormatError(f"{run}: the weights do not fit the model: {error}") from None
     model.eval()
     return model, job
 
@@ -47,16 +55,14 @@ def load_run(run: str | os.PathLike[str]) -> tuple[nn.Module, Mapping[str, Any]]
 def _weights(folder: RunFolder) -> dict[str, Any]:
     """The best weights, or those of the newest good checkpoint."""
     problems: list[str] = []
-    for place, prefix in ((folder.best, ""), (folder.checkpoints, "model.")):
-        for path in reversed(list_checkpoints(place)) if place.is_dir() else []:
+    for place in (folder.best, folder.checkpoints):
+        for path in reversed(list_checkpoints(place)):
             try:
-                arrays = load_checkpoint(path).arrays
+                return load_checkpoint(path).arrays
             except FileFormatError as error:
                 problems.append(str(error))
-                continue
-            return {k[len(prefix) :]: v for k, v in arrays.items() if k.startswith(prefix)}
-    why = f": {'; '.join(problems)}" if problems else ""
-    raise FileFormatError(f"{folder.path} has no weights that can be read{why}")
+    why = "each checkpoint is damaged:\n  " + "\n  ".join(problems) if problems else "none is there"
+    raise FileFormatError(f"{folder.path} has no weights to predict with: {why}")
 
 
 def predict(
@@ -70,18 +76,29 @@ def predict(
     """Predictions of a run for an input: one record a row, an image or a text.
 
     given: for digits an image file or a .npy array of 8x8 images, for a table a CSV or Parquet
-    file, for images a file or a folder, for text a file or the words themselves.
+    file, for images a file or a folder, for text a file or the words themselves. A record has
+    "input" and "prediction"; for classes also "probability" and "probabilities" by class. In a
+    folder of images, a file that is none has "error" instead. count, temperature, seed: of text.
+
+    >>> predict("no such folder", "x")
+    Traceback (most recent call last):
+    cartograd.errors.UsageError: no such folder is not the folder of a run: there is no such folder
     """
+    if not temperature >= 0 or count < 1:
+        raise UsageError(
+            f"temperature={temperature} must be 0 or more, and count={count} at least 1"
+        )
     model, job = load_run(run)
-    kind = job["kind"]
+    act = {"digits": _digits, "images": _images, "table": _table}
     with no_grad():
-        if kind == "digits":
-            return _digits(model, job, given)
-        if kind == "images":
-            return _images(model, job, given)
-        if kind == "table":
-            return _table(model, job, given)
-        return _text(model, given, count, temperature, seed)
+        try:
+            if job["kind"] == "text":
+                return _text(model, given, count, temperature, seed)
+            return act[job["kind"]](model, job["inputs"], given)
+        except (KeyError, TypeError) as error:
+            raise FileFormatError(
+                f"{run}: what config.json says of inputs is damaged: {error}"
+            ) from None
 
 
 def _classes(scores: Tensor, classes: list[str], names: list[str]) -> Rows:
@@ -100,62 +117,109 @@ def _classes(scores: Tensor, classes: list[str], names: list[str]) -> Rows:
     return rows
 
 
-def _digits(model: nn.Module, job: Mapping[str, Any], given: str) -> Rows:
-    path = Path(given)
-    if not path.is_file():
-        raise DataError(f"there is no file {given}")
+def _digits(model: nn.Module, inputs: Mapping[str, Any], given: str) -> Rows:
+    path, classes = Path(given), [str(name) for name in inputs["classes"]]
     if path.suffix == ".npy":
-        try:
-            array = np.load(path, allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
-            raise FileFormatError(f"{given}: not a .npy array: {error}") from None
-        if array.dtype.kind not in "fiu" or array.shape[-2:] != (8, 8):
-            raise DataError(f"{given}: images of 8x8 numbers are needed, not {array.shape}")
-        pixels = array.reshape(-1, 1, 8, 8).astype(np.float32)
-        pixels = pixels / 16.0 if pixels.max(initial=0.0) > 1.0 else pixels
+        pixels = _digit_array(path)
     else:
-        plain = ImagePreprocessing(
-            8, 8, 1, "stretch", (0.0,), (1.0,), tuple(job["inputs"]["classes"])
-        )
-        pixels = plain(path)[None]
+        pixels = ImagePreprocessing(8, 8, 1, "pad")(path)[None]
         if pixels.mean() > 0.5:  # dark ink on a light ground: the digits are light on dark
-            pixels = 1.0 - pixels
+            pixels = 1.0 - ImagePreprocessing(8, 8, 1, "stretch")(path)[None]
     names = [given] if len(pixels) == 1 else [f"{given}[{k}]" for k in range(len(pixels))]
-    return _classes(model(asarray(pixels)), list(job["inputs"]["classes"]), names)
-
-
-def _images(model: nn.Module, job: Mapping[str, Any], given: str) -> Rows:
-    settings = ImagePreprocessing.from_json(job["inputs"]["preprocessing"])
-    path = Path(given)
-    if not path.exists():
-        raise DataError(f"there is no file or folder {given}")
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    if not files:
-        raise DataError(f"there are no files in {given}")
     rows: Rows = []
-    for start in range(0, len(files), 64):
-        part = files[start : start + 64]
-        pixels = np.stack([settings(file) for file in part])
-        rows += _classes(model(asarray(pixels)), list(settings.classes), [str(f) for f in part])
+    for start in range(0, len(pixels), _BATCH):
+        part = slice(start, start + _BATCH)
+        rows += _classes(model(asarray(pixels[part])), classes, names[part])
     return rows
 
 
-def _table(model: nn.Module, job: Mapping[str, Any], given: str) -> Rows:
-    schema = TableSchema.from_json(job["inputs"]["schema"])
+def _digit_array(path: Path) -> Any:
+    """Images of 8x8 from a .npy file, in [0, 1] (or as published, 0 to 16)."""
+    if not path.is_file():
+        raise DataError(f"there is no file {path}")
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise FileFormatError(f"{path}: it is not a .npy array: {error}") from None
+    if array.dtype.kind not in "fiu" or array.shape[-2:] != (8, 8):
+        raise DataError(
+            f"{path}: images of 8x8 numbers are needed, not {array.dtype} of shape {array.shape}"
+        )
+    pixels = array.reshape(-1, 1, 8, 8).astype(np.float32)
+    if not len(pixels):
+        raise DataError(f"{path}: there are no images in it")
+    if not (pixels.min() >= 0 and pixels.max() <= 16):  # a NaN is neither
+        raise DataError(f"{path}: grey levels from 0 to 1, or from 0 to 16, are needed")
+    return pixels / 16.0 if pixels.max() > 1.0 else pixels
+
+
+def _images(model: nn.Module, inputs: Mapping[str, Any], given: str) -> Rows:
+    settings = ImagePreprocessing.from_json(inputs["preprocessing"])
+    path = Path(given)
+    if not path.exists():
+        raise DataError(f"there is no file or folder {given}")
+    if not path.is_dir():
+        return _classes(model(asarray(settings(path)[None])), list(settings.classes), [given])
+    files = image_paths(path)
+    rows: Rows = []
+    for start in range(0, len(files), _BATCH):
+        rows += _some_images(model, settings, files[start : start + _BATCH])
+    if all("error" in row for row in rows):
+        first = f" (the first of {len(rows)} files: {rows[0]['error']})" if rows else ""
+        raise DataError(f"there are no images in {given}{first}")
+    return rows
+
+
+def _some_images(model: nn.Module, settings: ImagePreprocessing, files: list[Path]) -> Rows:
+    good: list[tuple[int, Any]] = []
+    rows: Rows = [{"input": str(file)} for file in files]
+    for k, file in enumerate(files):
+        try:
+            good.append((k, settings(file)))
+        except DataError as error:
+            rows[k]["error"] = str(error)
+    if good:
+        pixels = np.stack([array for _, array in good])
+        names = [str(files[k]) for k, _ in good]
+        found = _classes(model(asarray(pixels)), list(settings.classes), names)
+        for (k, _), row in zip(good, found, strict=True):
+            rows[k] = row
+    return rows
+
+
+def _table(model: nn.Module, inputs: Mapping[str, Any], given: str) -> Rows:
+    schema = TableSchema.from_json(inputs["schema"])
     encoded = schema.encode(read_table(given))
-    output: Tensor = model(**{name: asarray(array) for name, array in encoded.items()})
-    names = [f"row {k + 1}" for k in range(output.shape[0])]
-    if schema.target.task == "classification":
-        return _classes(output, [str(c) for c in schema.target.classes], names)
-    values = schema.target.unscale(output.numpy())
-    return [{"input": n, "prediction": float(v)} for n, v in zip(names, values, strict=True)]
+    count, rows = len(next(iter(encoded.values()))), list[dict[str, Any]]()
+    for start in range(0, count, _BATCH):
+        part = {name: asarray(array[start : start + _BATCH]) for name, array in encoded.items()}
+        output: Tensor = model(**part)
+        names = [f"row {start + k + 1}" for k in range(output.shape[0])]
+        if schema.target.task == "classification":
+            rows += _classes(output, [str(c) for c in schema.target.classes], names)
+        else:
+            values = schema.target.unscale(output.numpy())
+            rows += [
+                {"input": n, "prediction": float(v)} for n, v in zip(names, values, strict=True)
+            ]
+    return rows
 
 
 def _text(model: nn.Module, given: str, count: int, temperature: float, seed: int) -> Rows:
-    path = Path(given)
-    try:
-        prompt = path.read_bytes() if path.is_file() else given.encode()
-    except OSError as error:
-        raise DataError(f"cannot read {given}: {error}") from None
+    named = False
+    with contextlib.suppress(ValueError, OSError):  # words need be no name that a file could have
+        named = Path(given).is_file()
+    prompt = _read_end(Path(given)) if named else os.fsencode(given)
     written = sample(model, prompt, count, temperature, seed)
     return [{"input": given, "prediction": written.decode("utf-8", "replace")}]
+
+
+def _read_end(path: Path) -> bytes:
+    """The last bytes of a file: more than any model looks back at."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - (1 << 20)))
+            return file.read()
+    except OSError as error:
+        raise DataError(f"cannot read {str(path)!r}: {error.strerror or error}") from error

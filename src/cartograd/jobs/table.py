@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,13 @@ def prepare_table(
     """An MLP with embeddings on the rows of a CSV or Parquet file, 70/15/15.
 
     Numbers are standardised, categories embedded, dates taken apart, missing values marked. The
-    test's numbers are in the target's own unit, beside the naive baseline's.
+    test's numbers are in the target's own unit, beside the naive baseline's. task: "classification"
+    or "regression" (default: found from the column `target`). drop: columns to leave out. Raises
+    DataError for a file, a target or columns that cannot be learned from.
+
+    >>> prepare_table("no such file.csv", "y", Options(1, 8, 1e-3))
+    Traceback (most recent call last):
+    cartograd.errors.DataError: ...
     """
     data = load_table(path, target, task=task, drop=drop, seed=options.seed)
     manual_seed(options.seed)
@@ -58,6 +66,12 @@ def prepare_table(
         test=DataLoader(data.test, 512),
         monitor="val_loss",
         options=options,
+        settings={"target": target, "task": task, "drop": list(drop)},
+        data={
+            "file": str(Path(path).resolve()),
+            "rows": len(data.train) + len(data.valid) + len(data.test),
+            "sha256": _digest(Path(path)),
+        },
         baseline=data.baseline,
         notes=_notes(data),
         compare=compare,
@@ -89,3 +103,8 @@ def _notes(data: Any) -> list[str]:
     if data.left_out:
         notes.append(f"{data.left_out} rows have no target and are left out")
     return notes
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from .. import nn
 from ..data import DataLoader, Subset, load_text
+from ..errors import FileFormatError, UsageError
 from ..functional import cross_entropy
 from ..namespace.creation import asarray
 from ..random import Generator, categorical, manual_seed
@@ -43,8 +45,16 @@ def prepare_text(
     """A GPT on the bytes of files, or of the Python standard library's sources.
 
     An epoch is `steps` batches of random windows; the last tenth of the bytes is held out, and its
-    bits per byte are the result.
+    bits per byte are the result, beside those of the bytes' plain frequencies. layers, width and
+    heads are the model's. Raises DataError for a file that cannot be read or text that is too short,
+    UsageError for a width that the heads do not divide.
+
+    >>> prepare_text(["no such file"], Options(1, 8, 1e-3))
+    Traceback (most recent call last):
+    cartograd.errors.DataError: cannot read 'no such file': No such file or directory
     """
+    if width % heads:
+        raise UsageError(f"the width {width} is not a multiple of the heads, {heads}")
     text = load_text(
         list(files) if files else None,
         context=context,
@@ -60,6 +70,8 @@ def prepare_text(
         "heads": heads,
     }
     held_out = _some(text.valid, 256)
+    digest = hashlib.sha256(text.train.data)
+    digest.update(text.valid.data)
 
     def finish(model: nn.Module) -> Mapping[str, Any]:
         start = bytes(text.valid.data[:context].tobytes())
@@ -69,7 +81,7 @@ def prepare_text(
         kind="text",
         model=build_model(spec),
         spec=spec,
-        inputs={"files": [os.path.basename(name) for name in text.files][:50], "bytes": text.total},
+        inputs={"context": context},
         loss=next_byte_loss,
         metrics=[BitsPerByte()],
         train=DataLoader(text.train, options.batch_size, seed=options.seed),
@@ -77,6 +89,18 @@ def prepare_text(
         test=DataLoader(held_out, 64),
         monitor="val_loss",
         options=options,
+        settings={
+            "steps": steps,
+            "context": context,
+            "layers": layers,
+            "width": width,
+            "heads": heads,
+        },
+        data={
+            "files": [os.path.abspath(name) for name in files] if files else "standard library",
+            "bytes": text.total,
+            "sha256": digest.hexdigest(),
+        },
         baseline={"bits_per_byte": _entropy(text.train.data, text.valid.data)},
         finish=finish,
     )
@@ -97,12 +121,18 @@ def _entropy(train: Any, held_out: Any) -> float:
 def sample(
     model: nn.Module, prompt: bytes, count: int, temperature: float = 0.8, seed: int = 0
 ) -> bytes:
-    """`count` bytes that the model writes after a prompt, drawn at a temperature (0: the likeliest)."""
-    assert isinstance(model, GPT)
+    """`count` bytes that a GPT writes after a prompt, drawn at a temperature (0: the likeliest).
+
+    >>> net = GPT(context=8, width=8, layers=1, heads=2)
+    >>> len(sample(net, b"to be", count=3))
+    3
+    """
+    if not isinstance(model, GPT):
+        raise FileFormatError(f"a {type(model).__name__} does not write text")
     generator = Generator(seed)
     model.eval()
     context = model.context
-    written = list(prompt) or [10]
+    written = list(prompt[-context:]) or [10]
     fresh: list[int] = []
     with no_grad():
         for _ in range(count):
