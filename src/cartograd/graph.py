@@ -59,7 +59,8 @@ class OpLike(Protocol):
 # --- where a node comes from -------------------------------------------------------------------
 
 _PACKAGE = str(Path(__file__).parent)
-_new_tuple = tuple.__new__  # of a NamedTuple: a third of the time of calling the class
+# Of a NamedTuple: a third of the time of calling the class.
+new_tuple: Callable[..., Any] = tuple[Any, ...].__new__
 _internal: dict[str, bool] = {}
 
 
@@ -128,7 +129,7 @@ def user_origin(scope_path: str = "") -> Origin:
         if internal is None:
             internal = is_internal(code.co_filename)
         if not internal:
-            return _new_tuple(Origin, (code, frame.f_lasti, scope_path, False))
+            return new_tuple(Origin, (code, frame.f_lasti, scope_path, False))
         frame = frame.f_back
     return Origin(None, 0, scope_path, False)
 
@@ -156,7 +157,8 @@ class Mode:
     """
 
     __slots__ = (
-        "active", "backward", "batches", "depth", "recording", "scope", "source", "staging", "trace",
+        "active", "backward", "batches", "depth", "recording", "scope", "source", "staging",
+        "trace",
     )  # fmt: skip
 
     def __init__(

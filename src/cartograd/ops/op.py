@@ -37,6 +37,7 @@ from ..graph import (
     Node,
     Origin,
     Shape,
+    new_tuple,
     user_origin,
     where_called,
 )
@@ -108,7 +109,7 @@ class Op:
     tags: tuple[str, ...] = field(default=())
 
     def __call__(self, *inputs: Any, **params: Any) -> Node:
-        """Apply the op to nodes; Python numbers among the inputs of an elementwise op are filled."""
+        """Apply the op to nodes; among those of an elementwise op, Python numbers are filled."""
         if self.family == "elementwise":
             for x in inputs:
                 if not isinstance(x, Node):
@@ -173,7 +174,6 @@ except (ImportError, AttributeError):  # another NumPy: its public, slower way
 # --- applying an op ------------------------------------------------------------------------------
 
 _ndarray = np.ndarray
-_new_tuple: Callable[..., Any] = tuple.__new__  # of a NamedTuple: a third of the time of its class
 
 
 def build(op: Op, inputs: Sequence[Node], params: Mapping[str, Any], aval: Any = None) -> Node:
@@ -184,7 +184,7 @@ def build(op: Op, inputs: Sequence[Node], params: Mapping[str, Any], aval: Any =
     mode = MODE.get()
     if aval is None:
         aval = op.rule(inputs, params)
-    several = type(aval) is tuple
+    several = aval.__class__ is tuple
     tracked = 0
     ready = not mode.staging
     for node in inputs:
@@ -222,7 +222,7 @@ def build(op: Op, inputs: Sequence[Node], params: Mapping[str, Any], aval: Any =
     else:
         origin = source.origin
         if mode.backward:
-            origin = _new_tuple(Origin, (origin[0], origin[1], origin[2], True))
+            origin = new_tuple(Origin, (origin[0], origin[1], origin[2], True))
         else:
             source = source.derives_from
     if several:
@@ -261,8 +261,17 @@ PARAMETER = make_op(
     differentiable=False, why="a parameter depends on nothing",
 )  # fmt: skip
 
+
+def _assign_eval(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return x
+
+
+def _assign_rule(inputs: Sequence[Node], params: Mapping[str, Any]) -> Aval:
+    return inputs[0].aval
+
+
 ASSIGN = make_op(
-    "assign", "leaf", lambda x: x, lambda inputs, params: inputs[0].aval,
+    "assign", "leaf", _assign_eval, _assign_rule,
     doc="The new value of a State; derivatives start afresh at it.",
     differentiable=False, why="an assignment starts a new history",
 )  # fmt: skip
@@ -279,7 +288,7 @@ def input_node(shape: Shape, dtype: DType, tracked: int = 0, scope: str = "") ->
 
 
 def parameter_node(value: np.ndarray[Any, Any], tracked: int, holder: Any = None) -> Node:
-    """The leaf node of a Tensor that requires a gradient, or of a State, which `holder` refers to."""
+    """The leaf node of a Tensor that requires a gradient or of a State; `holder` refers to it."""
     origin = user_origin(MODE.get().scope)
     return Node(
         PARAMETER, (), NO_PARAMS, value.shape, value.dtype, value, tracked, origin, holder=holder
@@ -298,9 +307,12 @@ def _full_value(shape: Shape, dtype: DType, fill: Any) -> np.ndarray[Any, Any]:
     return np.broadcast_to(np.asarray(fill, dtype), shape)
 
 
+def _full_rule(inputs: Sequence[Node], params: Mapping[str, Any]) -> Aval:
+    return Aval(params["shape"], params["dtype"])
+
+
 FULL = make_op(
-    "full", "creation", lambda shape, dtype, fill: _full_value(shape, dtype, fill),
-    lambda inputs, params: Aval(params["shape"], params["dtype"]),
+    "full", "creation", _full_value, _full_rule,
     doc="One value in every element.", differentiable=False, why="a constant depends on nothing",
 )  # fmt: skip
 
@@ -346,12 +358,13 @@ def fill(inputs: Sequence[Any]) -> tuple[Node, ...]:
 
 def _output_rule(inputs: Sequence[Node], params: Mapping[str, Any]) -> Aval:
     avals = inputs[0].avals
-    if avals is None or not 0 <= params["index"] < len(avals):
-        raise UsageError(f"{inputs[0].op.name} has no output {params['index']}")
-    return avals[params["index"]]
+    index: int = params["index"]
+    if avals is None or not 0 <= index < len(avals):
+        raise UsageError(f"{inputs[0].op.name} has no output {index}")
+    return avals[index]
 
 
-def _output_eval(values: tuple[Any, ...], index: int) -> Any:
+def _output_eval(values: Sequence[np.ndarray[Any, Any]], index: int) -> np.ndarray[Any, Any]:
     return values[index]
 
 
@@ -438,12 +451,12 @@ def elementwise(
             )
         if result != "same":
             dtype = bool_ if result == "bool" else inputs[0].dtype
-        return _new_tuple(Aval, (shape, dtype))
+        return new_tuple(Aval, (shape, dtype))
 
     return make_op(
         name, "elementwise", eval, rule, partials=partials, kinds=kinds, result=result,
-        differentiable=differentiable, why=why, batch=_batch_elementwise(name), arity=n, takes=chars,
-        **fields,
+        differentiable=differentiable, why=why, batch=_batch_elementwise(name), arity=n,
+        takes=chars, **fields,
     )  # fmt: skip
 
 
