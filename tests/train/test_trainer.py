@@ -28,6 +28,7 @@ from cartograd.train import (
     list_checkpoints,
     load_latest,
 )
+from cartograd.train.rng import compact, get_random_state, seed_everything
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 4)).astype(np.float32)
@@ -115,6 +116,28 @@ def test_evaluation_changes_nothing():
     for name, value in layers.state_dict().items():
         np.testing.assert_array_equal(value.numpy(), before[name])
     assert all(p.grad is None for p in layers.parameters())
+
+
+class Restless(nn.Module):
+    """Draws from every generator, in evaluation too."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.generator = nn.Linear(4, 2), cg.random.Generator(7)
+
+    def forward(self, x):
+        noise = float(np.random.normal()) + random.random()  # noqa: NPY002
+        more = cg.random.normal((1,)) + cg.random.normal((1,), generator=self.generator)
+        return self.linear(x) + noise + more
+
+
+def test_evaluation_gives_back_what_it_drew():
+    found = trainer(Restless())
+    seed_everything(5)
+    states = compact(get_random_state(found.model))
+    first = found.predict(X)
+    np.testing.assert_equal(compact(get_random_state(found.model)), states)
+    np.testing.assert_array_equal(found.predict(X), first)
 
 
 def test_how_often_it_is_validated_does_not_change_the_training():
