@@ -205,7 +205,7 @@ def _options(given: Mapping[str, Any]) -> Options:
 @train.command("digits", epilog=_CODES)
 def digits_command(
     ctx: typer.Context,
-    epochs: Epochs = 15,
+    epochs: Epochs = 12,
     batch_size: Batch = 64,
     lr: Rate = 3e-3,
     seed: Seed = 0,

@@ -46,8 +46,8 @@ def prepare_text(
 
     An epoch is `steps` batches of random windows; the last tenth of the bytes is held out, and its
     bits per byte are the result, beside those of the bytes' plain frequencies. layers, width and
-    heads are the model's. Raises DataError for a file that cannot be read or text that is too short,
-    UsageError for a width that the heads do not divide.
+    heads are the model's. Raises DataError for a file that cannot be read or text that is too
+    short, UsageError for a width that the heads do not divide.
 
     >>> prepare_text(["no such file"], Options(1, 8, 1e-3))
     Traceback (most recent call last):

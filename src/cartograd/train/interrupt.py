@@ -11,10 +11,7 @@ from typing import Any
 
 __all__ = ["StopSignals"]
 
-_message = (
-    b"\nstopping: finishing this step and saving; press Ctrl-C again to stop at once, "
-    b"without saving\n"
-)
+_message = b"\nstopping after this step; press Ctrl-C again to stop at once without saving\n"
 
 
 class StopSignals:

@@ -12,7 +12,7 @@ from .loggers import numbers_of
 
 __all__ = ["Progress"]
 
-_hidden = ("epoch", "seconds", "batches", "max_epochs", "examples_per_second")
+_hidden = ("epoch", "seconds", "batches", "max_epochs", "examples_per_second", "lr")
 
 
 class Progress(Callback):
@@ -105,7 +105,8 @@ class Progress(Callback):
 
     def _print(self, line: str) -> None:
         if self.console is not None:
-            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            whole = not self.console.is_terminal  # in a file, a line is a line
+            self.console.print(line, markup=False, highlight=False, soft_wrap=whole)
 
 
 def _numbers(event: Event) -> str:
