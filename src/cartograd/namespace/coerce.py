@@ -23,7 +23,7 @@ from ..dtype import (
     promote,
 )
 from ..errors import AxisError, DTypeError, ShapeError, UnsupportedError
-from ..graph import NO_PARAMS, Node, Shape, where_called
+from ..graph import NO_PARAMS, Aval, Node, Shape, where_called
 from ..ops.movement import broadcast, cast
 from ..ops.op import Op, build, constant, full
 from ..tensor import Tensor, wrap
@@ -43,6 +43,7 @@ __all__ = [
 ]
 
 SCALARS = (bool, int, float)
+_new_tuple: Any = tuple.__new__  # of a NamedTuple: a third of the time of calling the class
 
 
 def array_node(x: Any, name: str = "this function") -> Node:
@@ -161,8 +162,26 @@ def coerce(args: Sequence[Any], name: str, kinds: str = "all") -> list[Node]:
     ]
 
 
-def elementwise_call(op: Op, args: Sequence[Any]) -> Tensor:
-    """An elementwise op applied to whatever a user passes."""
+def elementwise_call(op: Op, args: tuple[Any, ...]) -> Tensor:
+    """An elementwise op applied to whatever a user passes.
+
+    Tensors of one shape and dtype that the op takes go straight to it.
+    """
+    first = args[0]
+    if isinstance(first, Tensor):
+        left = first.node
+        shape, dtype = left.shape, left.dtype
+        if dtype.char in op.takes:
+            nodes: tuple[Node, ...] | None = None
+            if len(args) == 1:
+                nodes = (left,)
+            elif len(args) == 2 and isinstance(second := args[1], Tensor):
+                right = second.node
+                if right.shape == shape and right.dtype is dtype:
+                    nodes = (left, right)
+            if nodes is not None:
+                aval = _new_tuple(Aval, (shape, dtype)) if op.result == "same" else None
+                return wrap(build(op, nodes, NO_PARAMS, aval))
     return wrap(build(op, coerce(args, op.name, op.kinds), NO_PARAMS))
 
 
