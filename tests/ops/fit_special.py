@@ -145,8 +145,29 @@ def check(name: str, points: int = 97) -> float:
     return float(worst)
 
 
+@mp.workdps(DIGITS)
+def gauss(count: int = 24) -> tuple[list[float], list[float]]:
+    """Nodes and weights of Gauss and Legendre's rule on [0, 1]."""
+    nodes: list[float] = []
+    weights: list[float] = []
+    for k in range(count):
+        x = mp.cos(mp.pi * (k + mp.mpf("0.75")) / (count + mp.mpf("0.5")))
+        slope = mp.mpf(1)
+        for _ in range(8):  # Newton's method; the polynomial by its recurrence
+            before, value = mp.mpf(1), x
+            for n in range(2, count + 1):
+                before, value = value, ((2 * n - 1) * x * value - (n - 1) * before) / n
+            slope = count * (x * value - before) / (x * x - 1)
+            x -= value / slope
+        nodes.append(float((1 + x) / 2))
+        weights.append(float(1 / ((1 - x * x) * slope**2)))
+    return nodes, weights
+
+
 if __name__ == "__main__":
     for table in TABLES:
         print(f"# {table}: {check(table):.2e}")
         rows = fit(*TABLES[table])
+        print(f"{table} = (\n    " + ",\n    ".join(map(repr, rows)) + ",\n)")
+    for table, rows in zip(("GAUSS_NODES", "GAUSS_WEIGHTS"), gauss(), strict=True):
         print(f"{table} = (\n    " + ",\n    ".join(map(repr, rows)) + ",\n)")

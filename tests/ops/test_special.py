@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cartograd.ops import slopes, special, special_tables
-from tests.ops.fit_special import DIGAMMA_ROOT, TABLES, check, fit
+from tests.ops.fit_special import DIGAMMA_ROOT, TABLES, check, fit, gauss
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -18,6 +18,15 @@ def test_a_table_is_the_fit_it_says_it_is(name: str) -> None:
     """To the last digits in double, whatever mpmath's version rounds."""
     np.testing.assert_allclose(getattr(special_tables, name), fit(*TABLES[name]), rtol=1e-14)
     assert check(name, 29) < 1.5e-16
+
+
+def test_the_rule_of_gauss() -> None:
+    nodes, weights = gauss()
+    np.testing.assert_allclose(special_tables.GAUSS_NODES, nodes, rtol=1e-15)
+    np.testing.assert_allclose(special_tables.GAUSS_WEIGHTS, weights, rtol=1e-15)
+    for power in range(48):  # exact for every polynomial of degree 47
+        found = sum(w * t**power for t, w in zip(nodes, weights, strict=True))
+        np.testing.assert_allclose(found, 1 / (power + 1), rtol=1e-14)
 
 
 def test_the_root_of_digamma() -> None:

@@ -366,13 +366,6 @@ def polygamma(x: Array, *, n: int) -> Array:
 # --- sinc ----------------------------------------------------------------------------------------
 
 
-@cache
-def _gauss_legendre() -> tuple[Array, Array]:
-    """Nodes and weights on [0, 1]."""
-    nodes, weights = np.polynomial.legendre.leggauss(24)
-    return (nodes + 1.0) / 2.0, weights / 2.0
-
-
 @in_double
 def sinc_derivative(x: Array, *, n: int) -> Array:
     """The n-th derivative of sin(pi x)/(pi x); n = 0 is sinc itself. 0 at infinity.
@@ -396,9 +389,9 @@ def sinc_derivative(x: Array, *, n: int) -> Array:
         near = np.abs(u) < n + 2.5
         v = np.where(near, u, 0.0)
         total = np.zeros_like(x)
-        for t, weight in zip(*_gauss_legendre(), strict=True):
+        for t, weight in zip(tables.GAUSS_NODES, tables.GAUSS_WEIGHTS, strict=True):
             wave = (np.cos, np.sin, np.cos, np.sin)[n % 4](v * t)
-            total += weight * t**n * wave
+            total += (weight * t**n) * wave
         total *= pi**n * (1.0, -1.0, -1.0, 1.0)[n % 4]
         value = np.where(near, total, value)
         # Within 1e-9 of 0 the first term of Taylor's series is all there is.
