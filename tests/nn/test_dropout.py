@@ -35,6 +35,12 @@ def test_a_dropped_element_gives_zero_whatever_it_is() -> None:
     assert (y == 0).any() and np.isnan(y).any()
 
 
+def test_the_gradient_of_what_is_dropped_is_zero() -> None:
+    x = cg.asarray([float("inf"), 1.0], requires_grad=True)
+    F.dropout(x, 1.0).sum().backward()
+    assert x.grad.tolist() == [0.0, 0.0]
+
+
 def test_seeds_and_generators_repeat() -> None:
     x = cg.ones(100)
     cg.manual_seed(3)
@@ -92,4 +98,4 @@ def test_refusals() -> None:
     with pytest.raises(cg.errors.DTypeError):
         F.dropout(cg.asarray([1]))
     with pytest.raises(cg.errors.ShapeError):
-        F.feature_alpha_dropout(cg.ones(3))
+        F.feature_alpha_dropout(cg.ones(3), training=True)

@@ -66,6 +66,13 @@ def test_masked_elements_have_weight_zero_and_no_gradient() -> None:
     np.testing.assert_allclose(cg.grad(F.logsumexp)(x).numpy(), p.numpy())
 
 
+def test_an_empty_axis_gives_nothing() -> None:
+    for f in (F.softmax, F.log_softmax, F.softmin):
+        assert f(cg.zeros((2, 0)), 1).shape == (2, 0)
+        with pytest.raises(cg.errors.AxisError):
+            f(cg.zeros((2, 0)), 2)
+
+
 def test_everything_masked() -> None:
     x = cg.asarray([[-INF, -INF], [0.0, 0.0]])
     assert np.isnan(F.softmax(x).numpy()[0]).all()

@@ -43,9 +43,7 @@ def _class_axis(x: Tensor) -> int:
     return 0 if x.ndim == 1 else 1
 
 
-def _class_weight(op: str, weight: Tensor | None, classes: int) -> Tensor | None:
-    if weight is None:
-        return None
+def _class_weight(op: str, weight: Tensor, classes: int) -> Tensor:
     weight = as_tensor(weight)
     if tuple(weight.shape) != (classes,):
         raise ShapeError(
@@ -128,7 +126,6 @@ def _nll(
 ) -> Tensor:
     at = _class_axis(log_p)
     classes = log_p.shape[at]
-    weight = _class_weight(op, weight, classes)
     _check_range(op, target, classes, ignore_index, reduction == "mean")
     kept = target != ignore_index
     index = xp.where(kept, target, 0)
@@ -137,7 +134,7 @@ def _nll(
         loss = xp.where(kept, -picked, 0.0)
         total = xp.sum(kept.astype(log_p.dtype)) if reduction == "mean" else None
     else:
-        weight = weight.astype(log_p.dtype)
+        weight = _class_weight(op, weight, classes).astype(log_p.dtype)
         of_target = xp.where(kept, rows(weight, index), 0.0)
         loss = xp.where(kept, -picked * of_target, 0.0)
         total = xp.sum(of_target) if reduction == "mean" else None
@@ -191,8 +188,8 @@ def _soft_cross_entropy(
     if smoothing:
         target = target * (1.0 - smoothing) + smoothing / classes
     terms = target * log_softmax(x, at)
-    weight = _class_weight("cross_entropy", weight, classes)
     if weight is not None:
+        weight = _class_weight("cross_entropy", weight, classes)
         terms = terms * xp.reshape(weight, (-1, *(1,) * (x.ndim - 1 - at)))
     loss = -xp.sum(terms, axis=at)
     return reduce_loss(loss, reduction)
@@ -354,7 +351,8 @@ def multi_margin_loss(
         )
     y = _class_numbers(op, x, y)
     classes = x.shape[-1]
-    weight = _class_weight(op, weight, classes)
+    if weight is not None:
+        weight = _class_weight(op, weight, classes)
     _check_range(op, y, classes, -100, False)
     index = xp.expand_dims(y, axis=-1)
     own = pick(x, index, x.ndim - 1)

@@ -5,6 +5,7 @@ A dropped element contributes exactly 0 whatever its value, and its gradient is 
 
 from __future__ import annotations
 
+from ..dtype import bool_
 from ..errors import ShapeError, UsageError
 from ..graph import where_called
 from ..random import Generator, uniform
@@ -31,9 +32,14 @@ def _check(op: str, x: Tensor, p: float) -> None:
 def _drop(x: Tensor, p: float, shape: tuple[int, ...], generator: Generator | None) -> Tensor:
     """`x` with each element of a mask of `shape` dropped with probability p."""
     if p == 1.0:
-        return xp.zeros_like(x)
+        return _nothing_of(x)
     kept = uniform(shape, generator=generator) >= p
     return xp.where(kept, x * (1.0 / (1.0 - p)), 0.0)
+
+
+def _nothing_of(x: Tensor) -> Tensor:
+    """Zeros that still depend on `x`, with gradient 0, whatever its elements are."""
+    return xp.where(xp.zeros(x.shape, dtype=bool_), x, 0.0)
 
 
 def dropout(
@@ -137,7 +143,7 @@ _ALPHA = -1.7580993408473766  # selu's value at minus infinity
 def _alpha_drop(x: Tensor, p: float, shape: tuple[int, ...], generator: Generator | None) -> Tensor:
     """Drop to selu's lower limit, then scale and shift back to mean 0 and variance 1."""
     if p == 1.0:
-        return xp.zeros_like(x)
+        return _nothing_of(x)
     scale = ((1.0 - p) * (1.0 + p * _ALPHA**2)) ** -0.5
     kept = uniform(shape, generator=generator) >= p
     return xp.where(kept, x * scale, scale * _ALPHA) - scale * _ALPHA * p
@@ -178,11 +184,11 @@ def feature_alpha_dropout(
     """
     x = as_tensor(input)
     _check("feature_alpha_dropout", x, p)
+    if not training or p == 0.0:
+        return x
     if x.ndim < 2:
         raise ShapeError(
             f"feature_alpha_dropout: input (N, C, ...) is needed, not {tuple(x.shape)}"
             f"{where_called()}"
         )
-    if not training or p == 0.0:
-        return x
     return _alpha_drop(x, p, (*x.shape[:2], *(1,) * (x.ndim - 2)), generator)

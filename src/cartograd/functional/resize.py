@@ -13,6 +13,7 @@ from ..graph import where_called
 from ..tensor import Tensor
 from ._common import as_tensor, require_floating
 from ._xp import xp
+from .pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 
 __all__ = ["interpolate", "pad", "pixel_shuffle", "pixel_unshuffle"]
 
@@ -22,8 +23,9 @@ def pad(
 ) -> Tensor:
     """Pad the last axes: `pad` lists (before, after) of the last axis, then of the one before it.
 
-    Modes "constant" (with `value`, 0 by default; negative lengths crop), "reflect" (without the
-    edge), "replicate" (the edge) and "circular". `cg.pad` takes NumPy's order instead.
+    Negative lengths crop. Modes "constant" (with `value`, 0 by default),
+    "reflect" (without the edge), "replicate" (the edge) and "circular". `cg.pad` takes NumPy's
+    order instead.
 
     >>> import cartograd as cg
     >>> cg.nn.functional.pad(cg.asarray([1.0, 2.0]), (1, 0)).tolist()
@@ -39,18 +41,18 @@ def pad(
         )
     pairs = [(sides[k], sides[k + 1]) for k in range(0, len(sides), 2)][::-1]
     first = x.ndim - len(pairs)
+    if mode in ("constant", "circular") and any(low < 0 or high < 0 for low, high in pairs):
+        kept = (
+            slice(max(0, -low), n - max(0, -high))
+            for n, (low, high) in zip(x.shape[first:], pairs, strict=True)
+        )
+        x = x[(*(slice(None),) * first, *kept)]
+        pairs = [(max(0, low), max(0, high)) for low, high in pairs]
     if mode == "constant":
         whole = [(0, 0)] * first + pairs
-        cut = tuple(
-            slice(max(0, -low), n - max(0, -high))
-            for n, (low, high) in zip(x.shape, whole, strict=True)
-        )
-        if any(low < 0 or high < 0 for low, high in whole):
-            x = x[cut]
-        grown = [(max(0, low), max(0, high)) for low, high in whole]
-        if all(pair == (0, 0) for pair in grown):
+        if all(pair == (0, 0) for pair in whole):
             return x
-        return xp.pad(x, grown, constant_values=0 if value is None else value)
+        return xp.pad(x, whole, constant_values=0 if value is None else value)
     if value is not None:
         raise UsageError(f"pad: value goes with mode='constant' only{where_called()}")
     for axis, (low, high) in enumerate(pairs, start=first):
@@ -80,7 +82,8 @@ def _source(n: int, low: int, high: int, mode: str) -> np.ndarray[Any, Any]:
     return np.where(mirrored > n - 1, 2 * (n - 1) - mirrored, mirrored)
 
 
-_LINEAR = {"linear": 1, "bilinear": 2, "trilinear": 3}
+_SMOOTH = {"linear": 1, "bilinear": 2, "trilinear": 3, "bicubic": 2}
+_AREA = {1: adaptive_avg_pool1d, 2: adaptive_avg_pool2d, 3: adaptive_avg_pool3d}
 
 
 def interpolate(
@@ -94,34 +97,39 @@ def interpolate(
 ) -> Tensor:
     """Resize the places of (N, C, ...) to `size`, or by `scale_factor`.
 
-    Modes "nearest", "nearest-exact", and "linear", "bilinear", "trilinear" for 1, 2, 3 place axes.
-    `align_corners` makes the corner elements keep their values in the linear modes. Other modes
-    and antialiasing raise UnsupportedError.
+    Modes "nearest", "nearest-exact", "area" (the mean of each window), "linear", "bilinear" and
+    "trilinear" for 1, 2, 3 place axes, and "bicubic" for 2. `align_corners` makes the corner
+    elements keep their values in the linear and cubic modes. Other modes and antialiasing raise
+    UnsupportedError.
 
     >>> import cartograd as cg
     >>> cg.nn.functional.interpolate(cg.asarray([[[1.0, 2.0]]]), scale_factor=2).tolist()
     [[[1.0, 1.0, 2.0, 2.0]]]
     """
     x = as_tensor(input)
-    if mode not in (*_LINEAR, "nearest", "nearest-exact") or antialias:
+    if mode not in (*_SMOOTH, "nearest", "nearest-exact", "area") or antialias:
         raise UnsupportedError(
             f"interpolate: mode {mode!r}{' with antialias' if antialias else ''} is not supported: "
-            f"use nearest, nearest-exact or a linear mode{where_called()}"
+            f"use nearest, nearest-exact, area, a linear mode or bicubic{where_called()}"
         )
     places = x.ndim - 2
-    if places < 1 or _LINEAR.get(mode, places) != places:
+    if not 1 <= places <= 3 or _SMOOTH.get(mode, places) != places:
         raise ShapeError(
             f"interpolate: mode {mode!r} does not fit input {tuple(x.shape)}, which must be "
             f"(N, C, ...){where_called()}"
         )
-    if mode in _LINEAR:
+    if mode in _SMOOTH or mode == "area":
         require_floating("interpolate", x)
-    elif align_corners is not None:
-        raise UsageError(f"interpolate: align_corners goes with linear modes{where_called()}")
+    if align_corners is not None and mode not in _SMOOTH:
+        raise UsageError(
+            f"interpolate: align_corners goes with linear and cubic modes{where_called()}"
+        )
     sizes, scales = _sizes(x, size, scale_factor, bool(recompute_scale_factor))
+    if mode == "area":
+        return _AREA[places](x, tuple(sizes))
     for axis, (length, scale) in enumerate(zip(sizes, scales, strict=True), start=2):
-        if mode in _LINEAR:
-            x = _blend(x, axis, length, scale, bool(align_corners))
+        if mode in _SMOOTH:
+            x = _blend(x, axis, length, scale, bool(align_corners), mode == "bicubic")
         else:
             index = _nearest(x.shape[axis], length, scale, mode == "nearest-exact")
             x = xp.take(x, xp.asarray(index), axis=axis)
@@ -159,8 +167,10 @@ def _nearest(n: int, length: int, scale: float | None, exact: bool) -> np.ndarra
     return np.minimum(source.astype(np.int64), n - 1)
 
 
-def _blend(x: Tensor, axis: int, length: int, scale: float | None, align: bool) -> Tensor:
-    """Linear interpolation along one axis, as a weighted sum of two neighbours."""
+def _blend(
+    x: Tensor, axis: int, length: int, scale: float | None, align: bool, cubic: bool
+) -> Tensor:
+    """Interpolation along one axis: a weighted sum of the two or four neighbours of each place."""
     n = x.shape[axis]
     if n == length and scale is None:
         return x
@@ -168,14 +178,32 @@ def _blend(x: Tensor, axis: int, length: int, scale: float | None, align: bool) 
     if align:
         source = places * ((n - 1) / (length - 1) if length > 1 else 0.0)
     else:
-        source = np.maximum((places + 0.5) * (1.0 / scale if scale else n / length) - 0.5, 0.0)
-    low = np.minimum(np.floor(source).astype(np.int64), n - 1)
-    high = np.minimum(low + 1, n - 1)
+        source = (places + 0.5) * (1.0 / scale if scale else n / length) - 0.5
+        source = source if cubic else np.maximum(source, 0.0)
+    low = np.floor(source).astype(np.int64)
+    share = source - low
+    weights = _cubic(share) if cubic else {0: 1.0 - share, 1: share}
     shape = (-1, *(1,) * (x.ndim - 1 - axis))
-    share = xp.asarray((source - low).reshape(shape)).astype(x.dtype)
-    left = xp.take(x, xp.asarray(low), axis=axis)
-    right = xp.take(x, xp.asarray(high), axis=axis)
-    return left * (1.0 - share) + right * share
+    total: Tensor | None = None
+    for offset, weight in weights.items():
+        index = np.clip(low + offset, 0, n - 1)
+        factor = xp.asarray(weight.reshape(shape)).astype(x.dtype)
+        term = xp.take(x, xp.asarray(index), axis=axis) * factor
+        total = term if total is None else total + term
+    return x if total is None else total
+
+
+def _cubic(t: np.ndarray[Any, Any]) -> dict[int, np.ndarray[Any, Any]]:
+    """The weights of the neighbours at -1, 0, 1, 2 (Keys 1981, with a = -3/4 as PyTorch has it)."""
+    a = -0.75
+
+    def near(d: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return ((a + 2) * d - (a + 3)) * d * d + 1
+
+    def far(d: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+
+    return {-1: far(t + 1), 0: near(t), 1: near(1 - t), 2: far(2 - t)}
 
 
 def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:

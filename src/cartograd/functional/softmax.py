@@ -42,6 +42,8 @@ def softmax(
     if x.ndim == 0:
         return xp.exp(x - x)
     at = canonical_axis("softmax", choose_axis(axis, dim, -1), x.ndim)
+    if x.size == 0:
+        return x
     wide = widen(x)
     weights = xp.exp(wide - stop_gradient(xp.max(wide, axis=at, keepdims=True)))
     return (weights / xp.sum(weights, axis=at, keepdims=True)).astype(x.dtype)
@@ -75,6 +77,8 @@ def log_softmax(
     if x.ndim == 0:
         return x - x
     at = canonical_axis("log_softmax", choose_axis(axis, dim, -1), x.ndim)
+    if x.size == 0:
+        return x
     wide = widen(x)
     shifted = wide - stop_gradient(xp.max(wide, axis=at, keepdims=True))
     return (shifted - xp.log(xp.sum(xp.exp(shifted), axis=at, keepdims=True))).astype(x.dtype)

@@ -21,6 +21,7 @@ __all__ = [
     "ConstantPad2d",
     "ConstantPad3d",
     "Flatten",
+    "Fold",
     "PixelShuffle",
     "PixelUnshuffle",
     "ReflectionPad1d",
@@ -30,6 +31,7 @@ __all__ = [
     "ReplicationPad2d",
     "ReplicationPad3d",
     "Unflatten",
+    "Unfold",
     "Upsample",
     "UpsamplingBilinear2d",
     "UpsamplingNearest2d",
@@ -198,6 +200,67 @@ class PixelUnshuffle(Module):
     def extra_repr(self) -> str:
         """The factor."""
         return f"downscale_factor={self.downscale_factor}"
+
+
+class Unfold(Module):
+    """The windows of an image as columns: (N, C, H, W) to (N, C * window, windows).
+
+    >>> import cartograd as cg
+    >>> cg.nn.Unfold(2)(cg.zeros((1, 3, 4, 4))).shape
+    (1, 12, 9)
+    """
+
+    def __init__(
+        self,
+        kernel_size: int | Sequence[int],
+        dilation: int | Sequence[int] = 1,
+        padding: int | Sequence[int] = 0,
+        stride: int | Sequence[int] = 1,
+    ) -> None:
+        super().__init__()
+        self.kernel_size, self.dilation = kernel_size, dilation
+        self.padding, self.stride = padding, stride
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The windows as columns."""
+        return F.unfold(input, self.kernel_size, self.dilation, self.padding, self.stride)
+
+    def extra_repr(self) -> str:
+        """The window."""
+        return (
+            f"kernel_size={self.kernel_size}, dilation={self.dilation}, padding={self.padding}, "
+            f"stride={self.stride}"
+        )
+
+
+class Fold(Unfold):
+    """Columns put back into an image, overlaps added: the transpose of `Unfold`.
+
+    >>> import cartograd as cg
+    >>> cg.nn.Fold((4, 4), 2)(cg.zeros((1, 12, 9))).shape
+    (1, 3, 4, 4)
+    """
+
+    def __init__(
+        self,
+        output_size: int | Sequence[int],
+        kernel_size: int | Sequence[int],
+        dilation: int | Sequence[int] = 1,
+        padding: int | Sequence[int] = 0,
+        stride: int | Sequence[int] = 1,
+    ) -> None:
+        super().__init__(kernel_size, dilation, padding, stride)
+        self.output_size = output_size
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The image (N, C, H, W)."""
+        return F.fold(
+            input, self.output_size, self.kernel_size, self.dilation, self.padding, self.stride
+        )
+
+    def extra_repr(self) -> str:
+        """The image and the window."""
+        return f"output_size={self.output_size}, {super().extra_repr()}"
 
 
 class _Pad(Module):
