@@ -23,6 +23,7 @@ __all__ = [
     "GradientError",
     "IndexOutOfRangeError",
     "LinAlgError",
+    "NoAxisError",
     "NonFiniteError",
     "ShapeError",
     "TraceError",
@@ -48,6 +49,14 @@ class ShapeError(CartogradError, ValueError):
     """Shapes that do not fit the operation.
 
     >>> issubclass(ShapeError, ValueError)
+    True
+    """
+
+
+class NoAxisError(ShapeError, TypeError):
+    """A Tensor without axes, used where Python wants a sequence: it has no length and no items.
+
+    >>> issubclass(NoAxisError, TypeError)
     True
     """
 

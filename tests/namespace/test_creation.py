@@ -228,7 +228,11 @@ def test_gradients_can_be_asked_for() -> None:
 
 def test_astype() -> None:
     x = cg.asarray([1.5, -0.5, 0.0])
-    assert cg.astype(x, cg.float32) is x
+    assert cg.astype(x, cg.float32, copy=False) is x.float() is x.to(cg.float32) is x
+    assert cg.astype(x, cg.float32) is not x and cg.asarray(x, copy=True) is not x
+    leaf = cg.ones(2, requires_grad=True)
+    (leaf.astype(cg.float32) * cg.asarray(leaf, copy=True)).sum().backward()
+    assert leaf.grad is not None and leaf.grad.tolist() == [2, 2]
     assert cg.astype(x, cg.int8).tolist() == [1, 0, 0]
     assert cg.astype(x, cg.bool).tolist() == [True, True, False]
     assert cg.astype(cg.asarray([True, False]), cg.float64).tolist() == [1.0, 0.0]

@@ -114,6 +114,11 @@ capabilities()  default_device()  default_dtypes(*, device=None)
 dtypes(*, device=None, kind=None)  devices()
 """
 
+DTYPES = {
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32",
+    "float64",
+}  # fmt: skip
+
 
 def parse(table: str) -> list[tuple[str, str]]:
     entries = table.replace(")", ")\n").split("\n")

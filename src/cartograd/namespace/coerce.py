@@ -24,7 +24,7 @@ from ..dtype import (
 )
 from ..errors import AxisError, DTypeError, ShapeError, UnsupportedError
 from ..graph import NO_PARAMS, Aval, Node, Shape, where_called
-from ..ops.movement import broadcast, cast
+from ..ops.movement import broadcast, cast, identity
 from ..ops.op import Op, build, constant, full
 from ..tensor import Tensor, wrap
 
@@ -36,6 +36,7 @@ __all__ = [
     "broadcast_shapes",
     "cast_node",
     "coerce",
+    "copied",
     "elementwise_call",
     "numpy_copy",
     "promote_all",
@@ -121,6 +122,11 @@ def promote_all(args: Sequence[Any], name: str) -> tuple[list[Any], DType]:
 def cast_node(node: Node, dtype: DType) -> Node:
     """A node of a dtype, cast only if needed."""
     return node if node.dtype == dtype else cast(node, dtype=dtype)
+
+
+def copied(node: Node) -> Tensor:
+    """A new Tensor of a node; of the leaf of another Tensor, whose gradient it passes on."""
+    return wrap(node if node.holder is None else identity(node))
 
 
 def broadcast_node(node: Node, shape: Shape) -> Node:

@@ -27,6 +27,7 @@ from .coerce import (
     array_node,
     broadcast_node,
     cast_node,
+    copied,
     numpy_copy,
     scalar_node,
     shape_of,
@@ -95,7 +96,7 @@ def asarray(
             return finish(cast_node(obj.node, wanted), requires_grad)
         if requires_grad and not obj.requires_grad:
             return finish(obj.node, True)
-        return obj
+        return copied(obj.node) if copy else obj
     if copy is False:
         raise CopyError(
             f"asarray: copy=False is for Tensors only: other memory may change{where_called()}"

@@ -7,6 +7,7 @@ function use `cg.where`.
 
 from __future__ import annotations
 
+import sys
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from ..tensor import Tensor, wrap
 from .coerce import array_node, axis_of, broadcast_node, broadcast_shapes, cast_node, coerce
 from .elementwise import FUNCTIONS
 
-__all__ = ["At", "getitem", "take", "take_along_axis"]
+__all__ = ["At", "getitem", "setitem", "take", "take_along_axis"]
 
 
 class Plan(NamedTuple):
@@ -254,6 +255,25 @@ def _advanced(node: Node, plan: Plan) -> Node:
     count = len(shape)
     order = (*range(count, count + front), *range(count), *range(count + front, found.ndim))
     return ops.permute(found, axes=order)
+
+
+AT_OF_NEIGHBOURS = "array_api_extra._lib._at"
+
+
+def setitem(x: Tensor, key: Any, value: Any) -> None:
+    """Refuse `x[key] = value`: UsageError that names `x.at[key].set(value)`.
+
+    SciPy and scikit-learn write their own functional update, `at(x, key).set(value)`, as an
+    assignment to a copy that only they hold. They get it: the handle takes a new node, and no other
+    Tensor can see it.
+    """
+    caller = sys._getframe(1).f_globals.get("__name__", "")  # pyright: ignore[reportPrivateUsage]
+    if type(x) is Tensor and caller.endswith(AT_OF_NEIGHBOURS):
+        x.node = At(x, key, True).set(value).node
+        return
+    raise UsageError(
+        f"Tensors are immutable: write y = x.at[i].set(v) instead of x[i] = v{where_called()}"
+    )
 
 
 class At:

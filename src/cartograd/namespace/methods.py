@@ -47,7 +47,7 @@ CASTS = {
 
 def _cast_method(dtype: Any) -> Callable[[Tensor], Tensor]:
     def method(self: Tensor) -> Tensor:
-        return shaping.astype(self, dtype)
+        return shaping.astype(self, dtype, copy=False)
 
     return method
 
@@ -63,7 +63,7 @@ def _to(self: Tensor, *args: Any, dtype: Any = None, device: Any = None) -> Tens
             dtype = arg
     if device not in (None, "cpu"):
         raise UnsupportedError(f"there is no device {device!r}: everything is on 'cpu'")
-    return self if dtype is None else shaping.astype(self, dtype)
+    return self if dtype is None else shaping.astype(self, dtype, copy=False)
 
 
 def _transpose(self: Tensor, *axes: Any) -> Tensor:
@@ -94,7 +94,7 @@ def _same(self: Tensor, *_: Any, **__: Any) -> Tensor:
 
 def _type_as(self: Tensor, other: Tensor) -> Tensor:
     """This Tensor in another's dtype."""
-    return shaping.astype(self, other.dtype)
+    return shaping.astype(self, other.dtype, copy=False)
 
 
 def _expand(self: Tensor, *shape: Any) -> Tensor:
@@ -163,7 +163,7 @@ def attach(namespace: Any) -> None:
     _UFUNCS[np.matmul] = products.matmul
     cls.__matmul__ = lambda self, other: products.matmul(self, other)
     cls.__rmatmul__ = lambda self, other: products.matmul(other, self)
-    cls.__getitem__ = indexing.getitem
+    cls.__getitem__, cls.__setitem__ = indexing.getitem, indexing.setitem
     cls.at = property(indexing.At, doc="Functional updates: `x.at[i].set(v)`, `.add(v)`.")
     cls.take = indexing.take
     cls.T = property(_t, doc="The transpose of a matrix.")

@@ -20,6 +20,7 @@ from .coerce import (
     broadcast_node,
     cast_node,
     coerce,
+    copied,
     promote_all,
     shape_of,
 )
@@ -53,6 +54,8 @@ __all__ = [
 def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Tensor:
     """The same values in another dtype; a gradient passes between floating dtypes only.
 
+    With `copy=False`, a Tensor that has the dtype is given back as it is.
+
     >>> import cartograd as cg
     >>> cg.astype(cg.asarray([1.7]), cg.int32)
     Tensor([1], dtype=int32)
@@ -61,7 +64,9 @@ def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> T
         raise UsageError(f"there is no device {device!r}: everything is on 'cpu'")
     node = array_node(x, "astype")
     found = cast_node(node, as_dtype(dtype))
-    return x if found is node and isinstance(x, Tensor) else wrap(found)
+    if found is not node or not isinstance(x, Tensor):
+        return wrap(found)
+    return copied(node) if copy else x
 
 
 def broadcast_shapes(*shapes: Any) -> Shape:
