@@ -10,7 +10,7 @@ dtype('float64')
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import ml_dtypes
 import numpy as np
@@ -83,7 +83,7 @@ def as_dtype(dtype: Any) -> DType:
     ('bfloat16', 'float32')
     """
     if isinstance(dtype, np.dtype) and dtype in _KIND:
-        return dtype
+        return cast("DType", dtype)
     if isinstance(dtype, str) and dtype in _NAMES:
         return _NAMES[dtype]
     if isinstance(dtype, type) and dtype in _PYTHON:
@@ -91,7 +91,7 @@ def as_dtype(dtype: Any) -> DType:
     if dtype is complex:
         raise UnsupportedError("complex dtypes are not supported yet: use two real arrays")
     try:
-        found = np.dtype(dtype)
+        found: DType = np.dtype(cast("Any", dtype))
     except TypeError:
         raise DTypeError(f"{dtype!r} is not a dtype: use one of {', '.join(_NAMES)}") from None
     if found.kind == "c":
@@ -137,7 +137,7 @@ def isdtype(dtype: Any, kind: Any) -> bool:
     """
     found = as_dtype(dtype)
     if isinstance(kind, tuple):
-        return any(isdtype(found, one) for one in kind)  # type: ignore[reportUnknownVariableType]
+        return any(isdtype(found, one) for one in cast("tuple[Any, ...]", kind))
     if isinstance(kind, str):
         if kind not in _CATEGORIES:
             raise DTypeError(

@@ -116,7 +116,7 @@ def _draw_batched(state: Node, shape: tuple[int, ...], batches: tuple[Any, ...])
 
 
 def _start(seed: int) -> np.ndarray[Any, Any]:
-    if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool):  # pyright: ignore
+    if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise DTypeError(f"a seed is an integer, not {seed!r}")
     return np.array([int(seed) % 2**64, 0], np.uint64)
 
@@ -147,7 +147,8 @@ def bits(*shape: Any, generator: Generator | None = None) -> Tensor:
     >>> cg.random.bits((2,)).dtype
     dtype('uint32')
     """
-    return wrap((generator or default_generator)._draw(_shape(shape, "bits")))  # pyright: ignore
+    g = generator or default_generator
+    return wrap(g._draw(_shape(shape, "bits")))  # pyright: ignore[reportPrivateUsage]
 
 
 def _dtype(dtype: Any, name: str) -> DType:
@@ -337,7 +338,8 @@ def permutation(x: Any, /, *, generator: Generator | None = None) -> Tensor:
     [0, 1, 2, 3]
     """
     n = x if isinstance(x, int) else array_node(x, "permutation").shape[0]
-    pair = wrap((generator or default_generator)._draw((2, n))).astype(DEFAULT_INT)  # pyright: ignore
+    g = generator or default_generator
+    pair = wrap(g._draw((2, n))).astype(DEFAULT_INT)  # pyright: ignore[reportPrivateUsage]
     order = searching.argsort(((pair[0] & 0x7FFFFFFF) << 32) | pair[1])
     return order if isinstance(x, int) else indexing.take(x, order, axis=0)
 

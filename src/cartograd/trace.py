@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
@@ -52,7 +52,7 @@ class Trace:
 
 
 @contextmanager
-def tracing(staging: bool = True) -> Iterator[Trace]:
+def tracing(staging: bool = True) -> Generator[Trace]:
     """Collect in a Trace what the code in the block does to States; undo it at the end."""
     frame = Trace(MODE.get().trace)
     try:
@@ -133,11 +133,10 @@ def trace(f: Callable[..., Any]) -> Callable[..., Graph]:
 def call(graph: Graph, *args: Any) -> Any:
     """`graph(*args)`: on trees like those it was traced with, or on one array an input."""
     leaves, structure = tree.flatten(args)
-    if graph.in_structure is not None and structure != graph.in_structure:
-        if len(leaves) != len(graph.inputs):
-            raise UsageError(
-                f"the graph was traced with arguments like {graph.in_structure}, not {structure}"
-            )
+    if graph.in_structure is not None and len(leaves) != len(graph.inputs):
+        raise UsageError(
+            f"the graph was traced with arguments like {graph.in_structure}, not {structure}"
+        )
     given = to_nodes(leaves, "the arguments of a graph")
     if leaves and all(not isinstance(x, Tensor) and hasattr(x, "__array__") for x in leaves):
         results: list[Any] = run(graph, [_value(node) for node in given])

@@ -90,7 +90,8 @@ def _children(tree: Any) -> tuple[Any, Any, Sequence[Any]] | None:
     """(kind, data, children) of a container, or None for a leaf."""
     cls = cast("type[Any]", type(tree))
     if cls is dict or isinstance(tree, dict):
-        return cls, tuple(tree), list(tree.values())
+        mapping = cast("dict[Any, Any]", tree)
+        return cls, tuple(mapping), list(mapping.values())
     if cls is list or cls is tuple:
         return cls, None, tree
     if isinstance(tree, tuple):
@@ -108,21 +109,21 @@ def _children(tree: Any) -> tuple[Any, Any, Sequence[Any]] | None:
 
 
 def _build(kind: Any, data: Any, children: list[Any]) -> Any:
+    make: Callable[..., Any] = kind
     if kind is list:
         return children
     if kind is tuple:
         return tuple(children)
     if issubclass(kind, dict):
-        return kind(zip(data, children, strict=True))
+        return make(zip(data, children, strict=True))
     if issubclass(kind, tuple):
-        make = getattr(kind, "_make", None)
-        return make(children) if make is not None else kind(children)
+        return getattr(make, "_make", make)(children)  # a namedtuple's fields are arguments
     if issubclass(kind, list):
-        return kind(children)
+        return make(children)
     base = _registered(kind)
     if base is not None:
         return _CONTAINERS[base][1](data, children)
-    return kind(**dict(zip(data, children, strict=True)))
+    return make(**dict(zip(data, children, strict=True)))
 
 
 def flatten(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> tuple[list[Any], Structure]:

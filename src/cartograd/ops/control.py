@@ -129,8 +129,12 @@ def _call_batch(inputs: Sequence[Node], batched: Sequence[bool], size: int, grap
     return build(call, inputs, {"graph": _batched_outputs(graph, batched, size)})
 
 
+def _call_eval(*values: Array, graph: Graph) -> tuple[Array, ...]:
+    return tuple(run(graph, values))
+
+
 call: Op = make_op(
-    "call", "control", lambda *values, graph: tuple(run(graph, values)), _call_rule,
+    "call", "control", _call_eval, _call_rule,
     vjp=_call_vjp, jvp=_call_jvp, batch=_call_batch,
     doc="A graph as one node, run again on the way back instead of keeping what it computed.",
 )  # fmt: skip
@@ -208,9 +212,14 @@ def _custom_batch(
     return build(custom, wide, params)
 
 
+def _custom_eval(
+    *values: Array, graph: Graph, forward: Graph | None, backward: Graph | None
+) -> tuple[Array, ...]:
+    return tuple(run(graph, values))
+
+
 custom: Op = make_op(
-    "custom", "control",
-    lambda *values, graph, forward, backward: tuple(run(graph, values)), _custom_rule,
+    "custom", "control", _custom_eval, _custom_rule,
     vjp=_custom_vjp, jvp=_custom_jvp, batch=_custom_batch,
     doc="A graph whose derivative the user gave.",
 )  # fmt: skip
@@ -305,7 +314,8 @@ def _scan_vjp(cts: Sequence[Node | None], node: Node, needs: Sequence[bool]) -> 
     """
     params = node.params
     body: Graph = params["body"]
-    length, n = params["length"], params["carries"]
+    length: int = params["length"]
+    n: int = params["carries"]
     constants, carries, xs = _scan_parts(node.inputs, params)
     with set_mode(staging=True):  # the same scan, handing out each carry as it went in
         c, r = fresh(constants), fresh(carries)
@@ -319,11 +329,8 @@ def _scan_vjp(cts: Sequence[Node | None], node: Node, needs: Sequence[bool]) -> 
     outs = body.outputs
     fc, fr, fx = _floats(constants), _floats(carries), _floats(xs)
     fy = _floats(outs[n:])
-    carry_cts = [cts[k] if cts[k] is not None else like(carries[k], 0.0) for k in fr]
-    stack_cts = [
-        cts[n + k] if cts[n + k] is not None else _zeros((length, *outs[n + k].shape), outs[n + k])
-        for k in fy
-    ]
+    carry_cts: list[Node] = [_or_zeros(cts[k], carries[k]) for k in fr]
+    stack_cts: list[Node] = [_or_zeros(cts[n + k], outs[n + k], (length,)) for k in fy]
     sums = [like(constants[k], 0.0) for k in fc]
     with set_mode(staging=True):
         c, r = fresh(constants), fresh(carries)
@@ -356,8 +363,12 @@ def _scan_vjp(cts: Sequence[Node | None], node: Node, needs: Sequence[bool]) -> 
     return [r if need else None for r, need in zip(result, needs, strict=True)]
 
 
-def _zeros(shape: tuple[int, ...], model: Node) -> Node:
-    return REGISTRY["broadcast"](like(model, 0.0), shape=shape)
+def _or_zeros(ct: Node | None, model: Node, lead: tuple[int, ...] = ()) -> Node:
+    """A cotangent, or zeros like a model with `lead` axes before its own."""
+    if ct is not None:
+        return ct
+    zeros = like(model, 0.0)
+    return REGISTRY["broadcast"](zeros, shape=(*lead, *model.shape)) if lead else zeros
 
 
 def _swap_batch(x: Node) -> Node:

@@ -73,6 +73,10 @@ def _batch(inputs: Sequence[Node], batched: Sequence[bool], size: int, **params:
     raise DTypeError(f"random_bits: a generator's state cannot be batched{where_called()}")
 
 
+def _samples(rng: np.random.Generator) -> list[Sample]:
+    return [Sample((np.array([7, 3], np.uint64),), {"shape": (5, 3)}, diff=())]
+
+
 random_bits: Op = make_op(
     "random_bits",
     "random",
@@ -83,5 +87,5 @@ random_bits: Op = make_op(
     why="its result is integers",
     flops=20,
     doc="Independent uniform 32-bit integers, from a key and the number of the draw.",
-    samples=lambda rng: [Sample((np.array([7, 3], np.uint64),), {"shape": (5, 3)}, diff=())],
+    samples=_samples,
 )
