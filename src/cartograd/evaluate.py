@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .errors import ShapeError, TraceError, UsageError
 from .graph import Aval, Graph, Node, interpreter, set_mode
-from .ops.op import build, constant
+from .ops.op import build, quiet
 
-__all__ = ["inline", "rebuild", "run", "verify"]
+__all__ = ["Program", "inline", "program_of", "rebuild", "run", "verify"]
 
 Array = np.ndarray[Any, Any]
 LEAVES = frozenset({"constant", "input", "parameter", "full"})
@@ -63,23 +63,112 @@ def rebuild(
     return [replace.get(node, node) for node in outputs]
 
 
+class Step(NamedTuple):
+    """One op of a Program: which slots it reads, which it writes, which are then no longer needed."""
+
+    eval: Callable[..., Any]
+    params: Mapping[str, Any]
+    sources: tuple[int, ...]
+    target: int
+    several: bool
+    dead: tuple[int, ...]
+
+
+class Program(NamedTuple):
+    """A graph made ready to run again and again: a slot for each value, and the ops in order.
+
+    `known` starts as the slots with every value that does not depend on the inputs.
+    """
+
+    known: tuple[Any, ...]
+    inputs: tuple[int, ...]
+    steps: tuple[Step, ...]
+    outputs: tuple[int, ...]
+
+
+def program_of(graph: Graph) -> Program:
+    """The Program of a graph, made once."""
+    if graph.program is None:
+        graph.program = _compile(graph)
+    return graph.program
+
+
+def _compile(graph: Graph) -> Program:
+    """Order the ops, and find the last use of each slot."""
+    place = {node: k for k, node in enumerate(graph.nodes)}
+    known: list[Any] = [None] * len(place)
+    depends = set(graph.inputs)
+    todo: list[Node] = []
+    for node in graph.nodes:
+        if node in depends:
+            continue
+        if any(source in depends for source in node.inputs):
+            depends.add(node)
+        elif node.value is not None:
+            known[place[node]] = node.value
+            continue
+        elif not node.inputs and node.op.family != "creation":
+            raise TraceError(
+                f"the graph reads {node!r}, a value of a function that is still being traced"
+            )
+        todo.append(node)
+    last: dict[int, int] = {}
+    for number, node in enumerate(todo):
+        for source in node.inputs:
+            last[place[source]] = number
+    for node in graph.outputs:
+        last.pop(place[node], None)
+    dead: dict[int, list[int]] = {}
+    for slot, number in last.items():
+        if known[slot] is None:
+            dead.setdefault(number, []).append(slot)
+    steps = [
+        Step(
+            node.op.eval,
+            node.params,
+            tuple(place[source] for source in node.inputs),
+            place[node],
+            node.avals is not None,
+            tuple(dead.get(number, ())),
+        )
+        for number, node in enumerate(todo)
+    ]
+    return Program(
+        tuple(known),
+        tuple(place[node] for node in graph.inputs),
+        tuple(steps),
+        tuple(place[node] for node in graph.outputs),
+    )
+
+
 @interpreter("run")
 def run(graph: Graph, values: Sequence[Array]) -> list[Array]:
     """The outputs of a graph as NumPy arrays, given its inputs as NumPy arrays.
 
-    Nothing is recorded. Raises ShapeError for inputs that do not fit.
+    Nothing is recorded, and a value is dropped after its last use. Raises ShapeError for inputs
+    that do not fit.
 
     >>> import cartograd as cg, numpy as np
     >>> graph = cg.trace(lambda x: x * 2.0)(cg.ones(2))
     >>> run(graph, [np.array([1.0, 2.0], np.float32)])
     [array([2., 4.], dtype=float32)]
     """
-    with set_mode(staging=False, recording=False):
-        results = inline(graph, [constant(value) for value in values])
-    for node in results:
-        if node.value is None:
-            raise TraceError("the graph refers to a value of a function that is still being traced")
-    return [node.value for node in results]
+    check_arguments(graph, values)
+    program = program_of(graph)
+    slots = list(program.known)
+    for slot, value in zip(program.inputs, values, strict=True):
+        slots[slot] = value
+    with quiet():
+        for step in program.steps:
+            result = step.eval(*[slots[k] for k in step.sources], **step.params)
+            if step.several:
+                result = tuple([np.asarray(part) for part in result])
+            elif type(result) is not np.ndarray:
+                result = np.asarray(result)
+            slots[step.target] = result
+            for k in step.dead:
+                slots[k] = None
+    return [slots[k] for k in program.outputs]
 
 
 @interpreter("verify")

@@ -490,7 +490,7 @@ class Graph:
     10.0
     """
 
-    __slots__ = ("_nodes", "in_structure", "inputs", "names", "out_structure", "outputs")
+    __slots__ = ("_nodes", "in_structure", "inputs", "names", "out_structure", "outputs", "program")
 
     def __init__(
         self,
@@ -508,6 +508,7 @@ class Graph:
             tuple(names) if names is not None else tuple(f"x{i}" for i in range(len(self.inputs)))
         )
         self._nodes: tuple[Node, ...] | None = None
+        self.program: Any = None  # what evaluate.py makes of it when it first runs
 
     @property
     def nodes(self) -> tuple[Node, ...]:

@@ -11,7 +11,9 @@ Derivative rules build nodes, so that any order works. There are three kinds, on
 * `partials`, of elementwise ops: for each input, d output / d input as a function
   `(y, *inputs) -> Node`, or the number 1 or -1, or None where the derivative is zero everywhere.
 * `transpose`, of linear and multilinear ops: `(ct, k, inputs, **params) -> Node`, the cotangent
-  of the k-th input. Forward mode follows from linearity.
+  of the k-th input. Forward mode follows from linearity. An op of many inputs may give instead
+  `transposes(ct, inputs, needs, **params) -> list[Node | None]`, all cotangents at once: what the
+  inputs have in common (where each begins in a concat) is then computed once.
 * `vjp` and `jvp`, of everything else: `vjp(cts, node, needs) -> list[Node | None]` and
   `jvp(tangents, node) -> Node | None`, or a list with one entry an output.
 
@@ -57,6 +59,7 @@ __all__ = [
     "output",
     "outputs",
     "parameter_node",
+    "quiet",
 ]
 
 Rule = Callable[..., Any]
@@ -87,6 +90,7 @@ class Op:
     formula: str = ""
     partials: tuple[Rule | int | None, ...] | None = None
     transpose: Rule | None = None
+    transposes: Rule | None = None
     vjp: Rule | None = None
     jvp: Rule | None = None
     differentiable: bool = True
@@ -126,6 +130,8 @@ REGISTRY: dict[str, Op] = {}
 
 def make_op(name: str, family: str, eval: Callable[..., Any], rule: Any, **fields: Any) -> Op:
     """Make and register an op; fails at import when it has no derivative rule and no reason."""
+    if fields.get("transposes") is not None:
+        fields.setdefault("transpose", _one_of(fields["transposes"]))
     op = Op(name, family, eval, rule, **fields)
     rules = [op.partials is not None, op.transpose is not None, op.vjp is not None]
     if op.differentiable and sum(rules) != 1:
@@ -140,6 +146,15 @@ def make_op(name: str, family: str, eval: Callable[..., Any], rule: Any, **field
         raise UsageError(f"op {name} is registered twice")
     REGISTRY[name] = op
     return op
+
+
+def _one_of(transposes: Rule) -> Rule:
+    """The `transpose` rule that follows from a `transposes` rule."""
+
+    def transpose(ct: Node, k: int, inputs: Sequence[Node], **params: Any) -> Node:
+        return transposes(ct, inputs, [j == k for j in range(len(inputs))], **params)[k]
+
+    return transpose
 
 
 # --- quiet floating point ------------------------------------------------------------------------
@@ -169,6 +184,18 @@ try:
     _fp_reset = _umath._extobj_contextvar.reset  # pyright: ignore[reportPrivateUsage]
 except (ImportError, AttributeError):  # another NumPy: its public, slower way
     _fp_set, _fp_reset = _slow_set, _slow_reset
+
+
+class quiet:
+    """Inside the block, NumPy does not warn of overflow and invalid values."""
+
+    __slots__ = ("_token",)
+
+    def __enter__(self) -> None:
+        self._token = _fp_set(_quiet)
+
+    def __exit__(self, *exc: object) -> None:
+        _fp_reset(self._token)
 
 
 # --- applying an op ------------------------------------------------------------------------------
