@@ -130,17 +130,17 @@ def _nll(
     kept = target != ignore_index
     index = xp.where(kept, target, 0)
     picked = xp.squeeze(pick(log_p, xp.expand_dims(index, axis=at), at), axis=at)
-    if weight is None:
+    share = None if weight is None else _class_weight(op, weight, classes).to(log_p.dtype)
+    if share is None:
         loss = xp.where(kept, -picked, 0.0)
         total = xp.sum(kept.astype(log_p.dtype)) if reduction == "mean" else None
     else:
-        weight = _class_weight(op, weight, classes).astype(log_p.dtype)
-        of_target = xp.where(kept, rows(weight, index), 0.0)
+        of_target = xp.where(kept, rows(share, index), 0.0)
         loss = xp.where(kept, -picked * of_target, 0.0)
         total = xp.sum(of_target) if reduction == "mean" else None
     if smoothing:
         shape = (-1, *(1,) * (log_p.ndim - 1 - at))
-        weighted = log_p if weight is None else log_p * xp.reshape(weight, shape)
+        weighted = log_p if share is None else log_p * xp.reshape(share, shape)
         spread = xp.where(kept, -xp.sum(weighted, axis=at), 0.0)
         loss = (1.0 - smoothing) * loss + (smoothing / classes) * spread
     return xp.sum(loss) / total if total is not None else reduce_loss(loss, reduction)
