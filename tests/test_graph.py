@@ -290,5 +290,16 @@ def test_a_ladder_of_doubling():
 
 def test_a_wide_fan_in():
     x = cg.asarray(1.0, requires_grad=True)
-    cg.concat([x.reshape(1) for _ in range(2000)]).sum().backward()
-    assert x.grad.item() == 2000.0
+    cg.concat([x.reshape(1) for _ in range(20000)]).sum().backward()
+    assert x.grad.item() == 20000.0
+
+
+def test_the_pieces_of_a_concat_that_were_not_chosen_stay_zero():
+    x = cg.asarray(0.0, requires_grad=True)
+    roots = cg.concat([cg.sqrt(x.reshape(1)) for _ in range(3)])
+    cg.where(cg.asarray([False, False, False]), roots, 1.0).sum().backward()
+    assert x.grad.item() == 0.0
+    y = cg.asarray(0.0, requires_grad=True)
+    mixed = cg.concat([cg.sqrt(y.reshape(1)), y.reshape(1) * 5])
+    cg.where(cg.asarray([False, True]), mixed, 1.0).sum().backward()
+    assert y.grad.item() == 5.0

@@ -1,4 +1,4 @@
-"""The chain rule on graphs: reverse mode and forward mode, each a walk over nodes that builds nodes.
+"""The chain rule on graphs: reverse and forward mode, each a walk over nodes that builds nodes.
 
 Structural zeros: a cotangent that is zero because a branch was not taken carries a mask with it
 through elementwise chains, so that it stays zero where a local derivative is infinite, while a true
@@ -145,7 +145,7 @@ class _Sweep:
             if parent in self.alive:
                 assert parent.avals is not None
                 slots = self.several.setdefault(parent, [None] * len(parent.avals))
-                k = node.params["index"]
+                k: int = node.params["index"]
                 before = slots[k]
                 slots[k] = ct if before is None else add(before, ct)
         elif op.transpose is not None:
@@ -166,29 +166,30 @@ class _Sweep:
             partial = op.partials[k]
             if partial is None or source not in self.alive:
                 continue
-            local = None
-            if partial == 1:
-                part = ct
-            elif partial == -1:
-                part = negative(ct)
+            local: Node | None = None
+            if isinstance(partial, int):
+                part = ct if partial == 1 else negative(ct)
             else:
-                local = partial(node, *node.inputs)  # type: ignore[operator]
+                local = partial(node, *node.inputs)
                 part = mul(ct, local)
             onward = mask
             branch = branches[k] if branches is not None else None
             if branch is not None:
                 onward = _both(_known(branch), mask)
-            if onward is not None and (branch is not None or not isinstance(partial, int)):
+            if onward is not None and (branch is not None or local is not None):
                 part = where(onward.node(), part, 0)
             if self.ledger is not None:
-                if local is None:
-                    local = like(ct, float(partial))  # type: ignore[arg-type]
+                if isinstance(partial, int):
+                    local = like(ct, float(partial))
                 self.ledger(node, k, ct, local, part)
             self.receive(source, part, onward)
 
     def _pull_linear(self, node: Node, op: Op, ct: Node, mask: Mask | None) -> None:
         transpose = op.transpose
         assert transpose is not None
+        if op.transposes is not None:
+            self._pull_together(node, op, ct, mask)
+            return
         for k, source in enumerate(node.inputs):
             if k not in op.linear or source not in self.alive:
                 continue
@@ -198,6 +199,27 @@ class _Sweep:
             onward = _moved(
                 op, ct, mask, lambda live, k=k: transpose(live, k, node.inputs, **node.params)
             )
+            self.receive(source, part, onward)
+
+    def _pull_together(self, node: Node, op: Op, ct: Node, mask: Mask | None) -> None:
+        """`_pull_linear` for an op whose rule gives the cotangents of all inputs at once."""
+        transposes, inputs, params = op.transposes, node.inputs, node.params
+        assert transposes is not None
+        needs = [k in op.linear and source in self.alive for k, source in enumerate(inputs)]
+        parts: list[Node | None] = transposes(ct, inputs, needs, **params)
+        alive: list[Node] = []  # where each cotangent is, once the first mask is asked for
+
+        def live(k: int) -> Node:
+            if not alive:
+                alive.extend(transposes(_live(ct, mask), inputs, needs, **params))
+            return alive[k].ne(0)
+
+        for k, (source, part) in enumerate(zip(inputs, parts, strict=True)):
+            if part is None:
+                continue
+            if self.ledger is not None:
+                self.ledger(node, k, ct, None, part)
+            onward = Mask(lambda k=k: live(k)) if _follows(op, mask) else None
             self.receive(source, part, onward)
 
     def _pull_by_vjp(
@@ -226,14 +248,17 @@ def _known(node: Node) -> Mask:
 
 def _moved(op: Op, ct: Node, mask: Mask | None, move: Callable[[Node], Any]) -> Mask | None:
     """The mask of an input of an op that only moves (or adds, or averages) cotangents."""
-    if not op.structural or (mask is None and op.structural == "dense"):
-        return None
+    return Mask(lambda: move(_live(ct, mask)).ne(0)) if _follows(op, mask) else None
 
-    def make() -> Node:
-        live = like(ct, 1.0) if mask is None else cast(mask.node(), dtype=ct.dtype)
-        return move(live).ne(0)
 
-    return Mask(make)
+def _follows(op: Op, mask: Mask | None) -> bool:
+    """Whether an op's cotangents go on with masks of their own."""
+    return bool(op.structural) and (mask is not None or op.structural != "dense")
+
+
+def _live(ct: Node, mask: Mask | None) -> Node:
+    """1 where a cotangent is alive, 0 elsewhere."""
+    return like(ct, 1.0) if mask is None else cast(mask.node(), dtype=ct.dtype)
 
 
 def forward(
@@ -272,7 +297,7 @@ def _push(node: Node, known: Mapping[Node, Any]) -> Any:
     if not node.tracked or not op.differentiable:
         return None
     inputs = node.inputs
-    ts = [known.get(source) for source in inputs]
+    ts: list[Any] = [known.get(source) for source in inputs]
     if op is OUTPUT:
         return ts[0][node.params["index"]]
     if op.partials is not None:
@@ -302,12 +327,10 @@ def _push_elementwise(node: Node, op: Op, ts: Sequence[Node | None]) -> Node | N
         partial = op.partials[k]
         if t is None or partial is None:
             continue
-        if partial == 1:
-            part = t
-        elif partial == -1:
-            part = negative(t)
+        if isinstance(partial, int):
+            part = t if partial == 1 else negative(t)
         else:
-            part = mul(t, partial(node, *node.inputs))  # type: ignore[operator]
+            part = mul(t, partial(node, *node.inputs))
         branch = branches[k] if branches is not None else None
         if branch is not None:
             part = where(branch, part, 0)

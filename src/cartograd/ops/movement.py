@@ -475,15 +475,20 @@ def _concat_rule(inputs: Sequence[Node], params: Params) -> Aval:
     return Aval((*before, total, *after), dtype)
 
 
-def _concat_transpose(ct: Node, k: int, inputs: Sequence[Node], axis: int) -> Node:
-    start = sum([x.shape[axis] for x in inputs[:k]])
+def _concat_transposes(
+    ct: Node, inputs: Sequence[Node], needs: Sequence[bool], axis: int
+) -> list[Node | None]:
     shape = ct.shape
-    return slice_op(
-        ct,
-        starts=(*(0,) * axis, start, *(0,) * (len(shape) - axis - 1)),
-        stops=(*shape[:axis], start + inputs[k].shape[axis], *shape[axis + 1 :]),
-        steps=(1,) * len(shape),
-    )
+    steps = (1,) * len(shape)
+    parts: list[Node | None] = []
+    stop = 0
+    for x, need in zip(inputs, needs, strict=True):
+        start, stop = stop, stop + x.shape[axis]
+        starts = (*(0,) * axis, start, *(0,) * (len(shape) - axis - 1))
+        stops = (*shape[:axis], stop, *shape[axis + 1 :])
+        part = slice_op(ct, starts=starts, stops=stops, steps=steps) if need else None
+        parts.append(part)
+    return parts
 
 
 def _concat_batch(inputs: Sequence[Node], flags: Sequence[bool], size: int, axis: int) -> Node:
@@ -494,17 +499,23 @@ def _concat_eval(*xs: Array, axis: int) -> Array:
     return np.concatenate(xs, axis)
 
 
-concat: Op = _linear(
-    "concat",
-    _concat_eval,
-    _concat_rule,
-    _concat_transpose,
-    _concat_batch,
-    lambda rng: [
+def _concat_samples(rng: np.random.Generator) -> list[Sample]:
+    return [
         Sample((rng.standard_normal((2, 3)), rng.standard_normal((2, 1))), {"axis": 1}),
         Sample((*(rng.standard_normal((n, 2)) for n in (1, 0, 3)),), {"axis": 0}),
         Sample((rng.standard_normal((2,)),), {"axis": 0}),
-    ],
+    ]
+
+
+concat: Op = make_op(
+    "concat",
+    "movement",
+    _concat_eval,
+    _concat_rule,
+    transposes=_concat_transposes,
+    batch=_concat_batch,
+    samples=_concat_samples,
+    flops=0,
     linear=EVERY,
     joint=True,
     structural="dense",
