@@ -13,72 +13,71 @@ from __future__ import annotations
 import math as _math
 import sys as _sys
 from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 from . import errors as errors
-from . import functional as functional
-from . import linalg as linalg
-from . import nn as nn
-from . import ops as ops
-from . import optim as optim
 from . import random as random
-from . import serialize as serialize
+from . import serialize as _serialize  # registers how graphs print and are saved
 from . import tree as tree
-from .control import (
-    checkpoint,
-    cond,
-    custom_jvp,
-    custom_vjp,
-    scan,
-    stop_gradient,
-    while_loop,
-)
-from .dtype import (
-    bfloat16,
-    float16,
-    float32,
-    float64,
-    int8,
-    int16,
-    int32,
-    int64,
-    isdtype,
-    uint8,
-    uint16,
-    uint32,
-    uint64,
-)
+from .control import checkpoint as checkpoint
+from .control import cond as cond
+from .control import custom_jvp as custom_jvp
+from .control import custom_vjp as custom_vjp
+from .control import scan as scan
+from .control import stop_gradient as stop_gradient
+from .control import while_loop as while_loop
+from .dtype import bfloat16 as bfloat16
 from .dtype import bool_ as bool
-from .functional import log_softmax, logsumexp, one_hot, softmax
-from .graph import Graph, Node, Origin
+from .dtype import float16 as float16
+from .dtype import float32 as float32
+from .dtype import float64 as float64
+from .dtype import int8 as int8
+from .dtype import int16 as int16
+from .dtype import int32 as int32
+from .dtype import int64 as int64
+from .dtype import isdtype as isdtype
+from .dtype import uint8 as uint8
+from .dtype import uint16 as uint16
+from .dtype import uint32 as uint32
+from .dtype import uint64 as uint64
+from .graph import Graph as Graph
+from .graph import Node as Node
+from .graph import Origin as Origin
 from .namespace import FUNCTIONS as _FUNCTIONS
-from .namespace.einsum import einsum
+from .namespace.einsum import einsum as einsum
 from .namespace.info import ArrayNamespaceInfo as _ArrayNamespaceInfo
 from .namespace.methods import attach as _attach
-from .random import manual_seed
-from .tensor import (
-    Buffer,
-    Parameter,
-    State,
-    Tensor,
-    enable_grad,
-    is_grad_enabled,
-    no_grad,
-)
-from .trace import trace
-from .transforms import (
-    grad,
-    hessian,
-    hvp,
-    jacfwd,
-    jacobian,
-    jacrev,
-    jvp,
-    linearize,
-    value_and_grad,
-    vjp,
-    vmap,
-)
+from .random import manual_seed as manual_seed
+from .tensor import Buffer as Buffer
+from .tensor import Parameter as Parameter
+from .tensor import State as State
+from .tensor import Tensor as Tensor
+from .tensor import enable_grad as enable_grad
+from .tensor import is_grad_enabled as is_grad_enabled
+from .tensor import no_grad as no_grad
+from .trace import trace as trace
+from .transforms import grad as grad
+from .transforms import hessian as hessian
+from .transforms import hvp as hvp
+from .transforms import jacfwd as jacfwd
+from .transforms import jacobian as jacobian
+from .transforms import jacrev as jacrev
+from .transforms import jvp as jvp
+from .transforms import linearize as linearize
+from .transforms import value_and_grad as value_and_grad
+from .transforms import vjp as vjp
+from .transforms import vmap as vmap
+
+if _TYPE_CHECKING:
+    from . import data as data
+    from . import functional as functional
+    from . import inspector as inspector
+    from . import linalg as linalg
+    from . import nn as nn
+    from . import optim as optim
+    from . import testing as testing
+    from . import train as train
 
 __version__ = "0.1.0"
 __array_api_version__ = "2025.12"
@@ -89,18 +88,29 @@ newaxis = None
 globals().update(_FUNCTIONS)
 _attach(_sys.modules[__name__])
 
-# Loaded when first used: what a program that only computes does not need.
-_LAZY = {
+# Loaded when first used, so that `import cartograd` is quick: name -> (module, name in it or None).
+_LAZY: dict[str, tuple[str, str | None]] = {
     "data": ("data", None),
-    "train": ("train", None),
-    "testing": ("testing", None),
-    "inspector": ("inspector", None),
     "explain": ("inspector", "explain"),
+    "functional": ("functional", None),
+    "inspector": ("inspector", None),
+    "linalg": ("linalg", None),
+    "log_softmax": ("functional", "log_softmax"),
+    "logsumexp": ("functional", "logsumexp"),
+    "nn": ("nn", None),
+    "one_hot": ("functional", "one_hot"),
+    "optim": ("optim", None),
+    "softmax": ("functional", "softmax"),
+    "testing": ("testing", None),
+    "train": ("train", None),
 }
+_INSIDE = {  # modules that importing the above leaves here, and that are no part of the public face
+    "annotations", "autodiff", "batching", "blas", "control", "dtype", "evaluate", "graph",
+    "namespace", "ops", "record", "serialize", "tensor", "transforms",
+}  # fmt: skip
 
-__all__ = sorted(
-    {name for name in globals() if not name.startswith("_") and name not in ("annotations",)}
-    | set(_LAZY)
+__all__ = sorted(  # pyright: ignore[reportUnsupportedDunderAll]
+    {name for name in globals() if not name.startswith("_") and name not in _INSIDE} | set(_LAZY)
 )
 
 

@@ -76,6 +76,11 @@ class Origin(NamedTuple):
 
     `scope` is the path of the layers entered, such as "encoder.0"; `backward` marks a node that a
     derivative rule made for the forward node of that origin.
+
+    >>> import cartograd as cg
+    >>> (node,) = cg.trace(lambda x: cg.sin(x))(cg.ones(3)).find("sin")
+    >>> node.origin.line > 0, node.origin.backward
+    (True, False)
     """
 
     code: CodeType | Place | None
@@ -276,6 +281,11 @@ class Node(_Draft):
     differentiations in progress the node depends on. `derives_from` is the forward node that a
     backward node belongs to. `holder`, of the leaf of a Tensor that collects its gradient, refers
     weakly to that Tensor.
+
+    >>> import cartograd as cg
+    >>> (node,) = cg.trace(lambda x: cg.sin(x))(cg.ones(3)).find("sin")
+    >>> node.op.name, node.shape, node.inputs[0].op.name
+    ('sin', (3,), 'input')
     """
 
     __slots__ = ()

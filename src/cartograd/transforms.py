@@ -182,7 +182,7 @@ def grad(
     >>> cg.grad(lambda x: x * x)(3.0).item()
     6.0
     >>> cg.grad(cg.grad(cg.tanh))(0.5).item()
-    -0.7268621921539307
+    -0.7268620133399963
     """
     both = value_and_grad(f, argnums, has_aux)
 

@@ -62,7 +62,13 @@ class EdgeLine:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What `cg.explain` found: `print` it, or take `to_dict()` or `to_json()`."""
+    """What `cg.explain` found: `print` it, or take `to_dict()` or `to_json()`.
+
+    >>> import cartograd as cg
+    >>> x = cg.asarray(3.0, requires_grad=True)
+    >>> cg.explain(x * x).to_dict()["gradients"]
+    {'x': 6.0}
+    """
 
     name: str
     value: Array
