@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from .. import tree
 from ..errors import DataError, FileFormatError, NonFiniteError, UsageError
 from ..record import Event, Recorder
-from ..tensor import Tensor
+from ..tensor import State, Tensor
 from .batches import Batch, Batches, split_batch, to_array
 from .callbacks import Callback
 from .checkpoint import Checkpoint, load_latest, save_checkpoint
@@ -31,7 +31,8 @@ from .moment import (
     describe_non_finite,
     load_model_state,
     model_state,
-    settle_gradients,
+    settle,
+    states_of,
 )
 from .packing import Array
 from .result import FitResult, Position, Status
@@ -60,6 +61,7 @@ class Fit:
         self.history: list[dict[str, Any]] = []
         self._interval = MeanLoss()
         self._open: list[Callback] = []
+        self._states: list[State] = []
         self._saved_at: tuple[int, int] | None = None
         self._epoch_began = time.monotonic()
 
@@ -115,6 +117,8 @@ class Fit:
                 self._begin()
             else:
                 self._restore(found)
+            self._states = states_of(self.model, self.step.optimizer, self.step.ema)
+            settle(self._states)
             if folder is not None:
                 folder.write_config(self._config(), replace=found is None)
                 folder.add_environment(seed=self.plan.seed, step=self.position.step)
@@ -189,8 +193,8 @@ class Fit:
             self._refuse("loss", value, before, batch, output)
         position.expected, examples = expected, position.examples + batch.count
         norm = self._checked_norm(examples, before, batch, output) if last else None
-        if not last:
-            settle_gradients(self.model)
+        if norm is None:
+            settle(self._states)
         position.batch += 1
         position.pending += 1
         position.examples = examples
@@ -216,6 +220,7 @@ class Fit:
         """Change the parameters by the gradients that have been added up."""
         position, lr = self.position, self._lr()
         self.step.update(norm)
+        settle(self._states)
         position.step += 1
         position.pending = position.examples = position.expected = 0
         now = {"epoch": position.epoch, "lr": lr, "grad_norm": float(norm.item())}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,10 @@ from .. import tree
 from ..errors import UsageError
 from ..namespace.creation import asarray
 from ..nn import Module
+from ..optim import Optimizer
 from ..tensor import State, Tensor
 from .batches import Batch, Batches
+from .ema import EMA
 from .packing import Array
 from .rng import get_random_state, set_random_state
 
@@ -21,7 +24,8 @@ __all__ = [
     "describe_non_finite",
     "load_model_state",
     "model_state",
-    "settle_gradients",
+    "settle",
+    "states_of",
 ]
 
 
@@ -57,15 +61,25 @@ class Moment:
             parameter.grad = gradient
 
 
-def settle_gradients(model: Module) -> None:
-    """Give waiting gradients the memory layout that they would have if read from a checkpoint.
+def settle(states: Iterable[State]) -> None:
+    """Give values and gradients the memory layout that they would have if read from a checkpoint.
 
-    NumPy adds up a sum in the order of memory, so that a transposed array and its restored copy
-    could differ in the last bit.
+    NumPy adds up in the order of memory, and BLAS has a routine for each order, so that a
+    transposed array and its restored copy could lead to different last bits.
     """
-    for parameter in model.parameters():
-        if parameter.grad is not None and not parameter.grad.numpy().flags.c_contiguous:
-            parameter.grad = asarray(np.asarray(parameter.grad.numpy(), order="C"))
+    for state in states:
+        if not state.numpy().flags.c_contiguous:
+            state.assign(np.asarray(state.numpy(), order="C"))
+        if state.grad is not None and not state.grad.numpy().flags.c_contiguous:
+            state.grad = asarray(np.asarray(state.grad.numpy(), order="C"))
+
+
+def states_of(model: Module, optimizer: Optimizer | None, ema: EMA | None) -> list[State]:
+    """Return every State that a step may change."""
+    states: list[State] = [*model.parameters(), *model.buffers()]
+    if optimizer is not None:
+        states += [cell for cells in optimizer.state.values() for cell in cells.values()]
+    return states if ema is None else [*states, *ema.averages.values()]
 
 
 def model_state(model: Module) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
