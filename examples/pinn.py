@@ -29,7 +29,9 @@ def network(params, x):
 
 
 def residual(params, x):
-    u = lambda x: network(params, x)
+    def u(x):
+        return network(params, x)
+
     return cg.grad(cg.grad(u))(x) + math.pi**2 * cg.sin(math.pi * x)
 
 
