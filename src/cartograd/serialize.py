@@ -12,13 +12,13 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from .dtype import ALL, as_dtype
+from .dtype import ALL, DType, as_dtype
 from .errors import CartogradError, FileFormatError
-from .graph import NO_PARAMS, NOWHERE, Graph, Node, Origin, Place, interpreter, set_mode
+from .graph import NO_PARAMS, NOWHERE, Graph, Mode, Node, Origin, Place, interpreter, set_mode
 from .ops.op import CONSTANT, REGISTRY, build, constant, full, input_node, parameter_node
 from .tree import Structure
 
@@ -58,7 +58,7 @@ def _param(value: Any) -> str:
     if isinstance(value, Graph):
         return "<graph>"
     if isinstance(value, np.dtype):
-        return value.name  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        return cast("DType", value).name
     return repr(value)
 
 
@@ -122,9 +122,9 @@ def _param_bytes(value: Any) -> bytes:
     if isinstance(value, float):
         return b"f" + np.float64(value).tobytes()
     if isinstance(value, tuple):
-        return b"t" + _digest(*(_param_bytes(v) for v in value))  # type: ignore[reportUnknownArgumentType]
+        return b"t" + _digest(*map(_param_bytes, cast("tuple[Any, ...]", value)))
     if isinstance(value, np.dtype):
-        return b"d" + value.name.encode()  # pyright: ignore[reportUnknownMemberType]
+        return b"d" + cast("DType", value).name.encode()
     return repr(value).encode()
 
 
@@ -165,9 +165,9 @@ def _write_param(value: Any) -> Any:
     if isinstance(value, Graph):
         return {"graph": _write(value)}
     if isinstance(value, np.dtype):
-        return {"dtype": value.name}  # pyright: ignore[reportUnknownMemberType]
+        return {"dtype": cast("DType", value).name}
     if isinstance(value, (tuple, list, range)):
-        return {"tuple": [_write_param(v) for v in value]}  # type: ignore[reportUnknownVariableType]
+        return {"tuple": [_write_param(v) for v in cast("Sequence[Any]", value)]}
     if isinstance(value, float) and not math.isfinite(value):
         return {"float": repr(value)}
     if isinstance(value, float):
@@ -215,8 +215,9 @@ def _write(graph: Graph) -> dict[str, Any]:
         o = node.origin
         if o.code is not None or o.scope:
             entry["origin"] = [Path(o.file).name, o.line, o.function, o.scope, o.backward]
-        if node.derives_from in numbers:
-            entry["derives_from"] = numbers[node.derives_from]  # type: ignore[reportArgumentType]
+        source = node.derives_from
+        if source is not None and source in numbers:
+            entry["derives_from"] = numbers[source]
         nodes.append(entry)
     return {
         "inputs": [numbers[node] for node in graph.inputs],
@@ -242,37 +243,56 @@ def _need(condition: bool, what: str) -> None:
         raise FileFormatError(f"not a graph: {what}")
 
 
+def _dict(value: Any, what: str) -> dict[str, Any]:
+    _need(isinstance(value, dict), what)
+    return value
+
+
+def _list(value: Any, what: str) -> list[Any]:
+    _need(isinstance(value, list), what)
+    return value
+
+
+def _name(value: Any, what: str) -> str:
+    _need(isinstance(value, str), what)
+    return value
+
+
 def _read_param(value: Any) -> Any:
     if isinstance(value, dict):
-        _need(len(value) == 1, "a param is malformed")  # type: ignore[reportUnknownArgumentType]
-        (kind, content), *_ = value.items()  # type: ignore[reportUnknownVariableType]
-        if kind == "graph":
-            return _read(content)
-        if kind == "dtype":
-            return as_dtype(content)
-        if kind == "tuple" and isinstance(content, list):
-            return tuple(_read_param(v) for v in content)  # type: ignore[reportUnknownVariableType]
-        if kind == "float" and isinstance(content, str):
-            return float.fromhex(content) if "x" in content else float(content)
-        raise FileFormatError(f"not a graph: a param of kind {kind!r} is malformed")
+        content = cast("dict[str, Any]", value)
+        _need(len(content) == 1, "a param is malformed")
+        return _read_tagged(*next(iter(content.items())))
     _need(value is None or isinstance(value, (bool, int, str)), "a param is malformed")
     return value
 
 
+def _read_tagged(kind: str, content: Any) -> Any:
+    what = f"a param of kind {kind!r} is malformed"
+    if kind == "graph":
+        return _read(content)
+    if kind == "dtype":
+        return as_dtype(content)
+    if kind == "tuple":
+        return tuple(_read_param(v) for v in _list(content, what))
+    _need(kind == "float", what)
+    digits = _name(content, what)
+    return float.fromhex(digits) if "x" in digits else float(digits)
+
+
 def _read_shape(value: Any) -> tuple[int, ...]:
-    _need(isinstance(value, list) and len(value) <= 64, "a shape is not a list")
-    ok = all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 2**48 for n in value)
+    lengths = _list(value, "a shape is not a list")
+    _need(len(lengths) <= 64, "a shape is not a list")
+    ok = all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 2**48 for n in lengths)
     _need(ok, "a shape is not made of lengths")
-    return tuple(value)
+    return tuple(lengths)
 
 
 def _read_array(value: Any) -> np.ndarray[Any, Any]:
-    _need(isinstance(value, dict), "a constant is malformed")
-    shape, dtype = _read_shape(value.get("shape")), value.get("dtype")
+    entry = _dict(value, "a constant is malformed")
+    shape, dtype = _read_shape(entry.get("shape")), entry.get("dtype")
     _need(dtype in {d.name for d in ALL}, f"a constant has dtype {dtype!r}")
-    data = value.get("data")
-    _need(isinstance(data, str), "a constant has no data")
-    raw = base64.b64decode(data, validate=True)
+    raw = base64.b64decode(_name(entry.get("data"), "a constant has no data"), validate=True)
     found = as_dtype(dtype)
     _need(math.prod(shape) * found.itemsize == len(raw), "a constant's data is not of its shape")
     return np.frombuffer(raw, found).reshape(shape)
@@ -285,37 +305,44 @@ def _read_structure(value: Any) -> Structure | None:
         return Structure("leaf", None, (), 1)
     if value == "-":
         return Structure("none", None, (), 0)
-    _need(isinstance(value, dict) and value.get("kind") in ("dict", "list", "tuple"), "a tree")
-    children = tuple(_read_structure(child) for child in value["children"])
-    _need(all(child is not None for child in children), "a tree is malformed")
-    known = [child for child in children if child is not None]
-    kind = {"dict": dict, "list": list, "tuple": tuple}[value["kind"]]
-    data = tuple(value["keys"]) if kind is dict else None
-    _need(data is None or len(data) == len(known), "a tree is malformed")
-    return Structure(kind, data, tuple(known), sum(child.count for child in known))
+    entry = _dict(value, "a tree is malformed")
+    kind = _KINDS.get(_name(entry.get("kind"), "a tree is malformed"))
+    _need(kind is not None, "a tree is malformed")
+    children = [_read_structure(child) for child in _list(entry["children"], "a tree is malformed")]
+    known = tuple(child for child in children if child is not None)
+    data = tuple(_list(entry["keys"], "a tree is malformed")) if kind is dict else None
+    ok = len(known) == len(children) and (data is None or len(data) == len(known))
+    _need(ok, "a tree is malformed")
+    return Structure(kind, data, known, sum(child.count for child in known))
+
+
+_KINDS: dict[str, type] = {"dict": dict, "list": list, "tuple": tuple}
 
 
 def _read_origin(value: Any) -> Origin:
     if value is None:
         return NOWHERE
-    _need(isinstance(value, list) and len(value) == 5, "an origin is malformed")
-    file, line, function, scope, backward = value
+    parts = _list(value, "an origin is malformed")
+    _need(len(parts) == 5, "an origin is malformed")
+    file, line, function, scope, backward = parts
     ok = isinstance(line, int) and all(isinstance(v, str) for v in (file, function, scope))
     _need(ok, "an origin is malformed")
     return Origin(Place(file, function), line, scope, bool(backward))
 
 
-def _read_node(entry: Mapping[str, Any], made: Sequence[Node], mode: Any) -> Node:
-    name = entry.get("op")
-    _need(isinstance(name, str) and name in REGISTRY, f"there is no op {name!r}")
-    numbers = entry.get("inputs")
-    _need(isinstance(numbers, list), f"a {name} has no list of inputs")
-    ok = all(isinstance(k, int) and 0 <= k < len(made) for k in numbers)  # type: ignore[reportOptionalIterable]
-    _need(ok, f"a {name} uses a node that is not before it")
-    inputs = tuple(made[k] for k in numbers)  # type: ignore[reportOptionalIterable]
-    given = entry.get("params") or {}
-    _need(isinstance(given, dict), f"the params of a {name} are malformed")
-    params = {str(key): _read_param(value) for key, value in given.items()}
+def _chosen(numbers: Any, made: Sequence[Node], what: str) -> list[Node]:
+    """The nodes of some numbers, which must be before."""
+    places = _list(numbers, what)
+    _need(all(isinstance(k, int) and 0 <= k < len(made) for k in places), what)
+    return [made[k] for k in places]
+
+
+def _read_node(entry: Mapping[str, Any], made: Sequence[Node], mode: Mode) -> Node:
+    name = _name(entry.get("op"), f"there is no op {entry.get('op')!r}")
+    _need(name in REGISTRY, f"there is no op {name!r}")
+    inputs = _chosen(entry.get("inputs"), made, f"a {name} uses a node that is not before it")
+    given = _dict(entry.get("params") or {}, f"the params of a {name} are malformed")
+    params = {key: _read_param(value) for key, value in given.items()}
     avals = [(_read_shape(a[0]), as_dtype(a[1])) for a in entry["avals"]]
     _need(len(avals) >= 1 or name not in LEAVES, f"a {name} has no shape")
     tracked = 1 if entry.get("tracked") else 0
@@ -332,38 +359,29 @@ def _read_node(entry: Mapping[str, Any], made: Sequence[Node], mode: Any) -> Nod
     if name == "full":
         return full(params["shape"], params["dtype"], params["fill"])
     source = entry.get("derives_from")
-    _need(source is None or (isinstance(source, int) and 0 <= source < len(made)), "a derivation")
+    forward = None if source is None else _chosen([source], made, "a derivation")[0]
     origin = _read_origin(entry.get("origin"))
-    forward = made[source] if source is not None else None
     shape, dtype = avals[0] if avals else ((), as_dtype("float32"))
     mode.source = Node(CONSTANT, (), NO_PARAMS, shape, dtype, origin=origin, derives_from=forward)
     mode.recording = bool(tracked) or not REGISTRY[name].differentiable
-    node = build(REGISTRY[name], inputs, params)
+    node = build(REGISTRY[name], tuple(inputs), params)
     found = node.avals if node.avals is not None else (node.aval,)
     _need([tuple(a) for a in found] == avals, f"a {name} is not of the shape it says")
     return node
 
 
-def _read(data: Any) -> Graph:
-    _need(isinstance(data, dict) and isinstance(data.get("nodes"), list), "it has no nodes")
+def _read(value: Any) -> Graph:
+    data = _dict(value, "it has no nodes")
     made: list[Node] = []
     with set_mode(staging=True, recording=True, active=1, backward=False) as mode:
-        for entry in data["nodes"]:
-            _need(isinstance(entry, dict), "a node is malformed")
-            made.append(_read_node(entry, made, mode))
-    ends: list[list[Node]] = []
-    for key in ("inputs", "outputs"):
-        numbers = data.get(key)
-        ok = isinstance(numbers, list) and all(
-            isinstance(k, int) and 0 <= k < len(made) for k in numbers
-        )
-        _need(ok, f"its {key} are malformed")
-        ends.append([made[k] for k in numbers])  # type: ignore[reportOptionalIterable]
-    inputs, outputs = ends
+        for entry in _list(data.get("nodes"), "it has no nodes"):
+            made.append(_read_node(_dict(entry, "a node is malformed"), made, mode))
+    inputs = _chosen(data.get("inputs"), made, "its inputs are malformed")
+    outputs = _chosen(data.get("outputs"), made, "its outputs are malformed")
     _need(all(node.op.name == "input" for node in inputs), "an input is not one")
-    names = data.get("names")
-    ok = isinstance(names, list) and all(isinstance(n, str) for n in names)
-    _need(ok and len(names) == len(inputs), "its names are malformed")  # type: ignore[reportArgumentType]
+    names = _list(data.get("names"), "its names are malformed")
+    ok = len(names) == len(inputs) and all(isinstance(n, str) for n in names)
+    _need(ok, "its names are malformed")
     return Graph(
         inputs,
         outputs,
@@ -377,8 +395,8 @@ def _read(data: Any) -> Graph:
 def from_json(text: str) -> Graph:
     """`Graph.from_json`: the graph of a JSON text, or FileFormatError saying what is wrong."""
     try:
-        data = json.loads(text)
-        _need(isinstance(data, dict) and data.get("format") == FORMAT, "the format is not ours")
+        data = _dict(json.loads(text), "the format is not ours")
+        _need(data.get("format") == FORMAT, "the format is not ours")
         _need(data.get("version") == VERSION, f"version {data.get('version')!r} is not {VERSION}")
         return _read(data)
     except FileFormatError:
