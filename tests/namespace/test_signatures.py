@@ -196,19 +196,7 @@ def test_elementwise_signatures_say_positional_only() -> None:
 def test_constants_and_dtypes_are_there() -> None:
     assert (cg.e, cg.pi) == (2.718281828459045, 3.141592653589793)
     assert cg.inf == float("inf") and cg.nan != cg.nan and cg.newaxis is None
-    for name in [
-        "bool",
-        "int8",
-        "int16",
-        "int32",
-        "int64",
-        "uint8",
-        "uint16",
-        "uint32",
-        "uint64",
-        "float32",
-        "float64",
-    ]:
+    for name in DTYPES:
         assert getattr(cg, name).name == name
         assert getattr(cg, name) == getattr(cg, name)
     assert cg.__array_api_version__ == "2025.12"
@@ -238,21 +226,7 @@ def test_namespace_info() -> None:
     assert defaults["real floating"] == cg.float32
     assert defaults["integral"] == defaults["indexing"] == cg.int64
     assert "complex floating" in defaults
-    assert set(info.dtypes()) == set(
-        [
-            "bool",
-            "int8",
-            "int16",
-            "int32",
-            "int64",
-            "uint8",
-            "uint16",
-            "uint32",
-            "uint64",
-            "float32",
-            "float64",
-        ]
-    )
+    assert set(info.dtypes()) == set(DTYPES)
     assert set(info.dtypes(kind="bool")) == {"bool"}
     assert set(info.dtypes(kind="signed integer")) == {"int8", "int16", "int32", "int64"}
     assert set(info.dtypes(kind="unsigned integer")) == {"uint8", "uint16", "uint32", "uint64"}

@@ -41,6 +41,7 @@ __all__ = [
     "numpy_copy",
     "promote_all",
     "shape_of",
+    "truth",
 ]
 
 SCALARS = (bool, int, float)
@@ -153,11 +154,22 @@ def broadcast_shapes(name: str, shapes: Sequence[Shape]) -> Shape:
     return tuple(result)
 
 
+def truth(node: Node) -> Node:
+    """Where a node is not zero."""
+    return node if node.dtype == bool_ else node.ne(0)
+
+
 def coerce(args: Sequence[Any], name: str, kinds: str = "all") -> list[Node]:
-    """Nodes of one shape and dtype. Integers become float32 where `kinds` is "floating"."""
+    """Nodes of one shape and dtype, one that ops of these `kinds` take.
+
+    Integers become float32 for "floating"; numbers become `x != 0` for "boolean".
+    """
     items, dtype = promote_all(args, name)
     if kinds == "floating" and not is_floating(dtype):
         dtype = DEFAULT_FLOAT
+    elif kinds == "boolean" and dtype != bool_:
+        items = [truth(x) if isinstance(x, Node) else bool(x) for x in items]
+        dtype = bool_
     shapes = [x.shape for x in items if isinstance(x, Node)]
     shape = broadcast_shapes(name, shapes) if shapes else ()
     return [

@@ -39,7 +39,7 @@ TAKES = {
     "numeric": "arrays or numbers",
     "floating": "arrays or numbers (integers become float32)",
     "integer": "integer arrays or numbers",
-    "boolean": "bool arrays or values",
+    "boolean": "bool arrays or values (numbers are true where they are not zero)",
     "integer_or_bool": "integer or bool arrays or values",
 }
 

@@ -257,18 +257,20 @@ def _advanced(node: Node, plan: Plan) -> Node:
     return ops.permute(found, axes=order)
 
 
-AT_OF_NEIGHBOURS = "array_api_extra._lib._at"
+NEIGHBOURS = ("scipy", "sklearn", "array_api_extra")
 
 
 def setitem(x: Tensor, key: Any, value: Any) -> None:
     """Refuse `x[key] = value`: UsageError that names `x.at[key].set(value)`.
 
-    SciPy and scikit-learn write their own functional update, `at(x, key).set(value)`, as an
-    assignment to a copy that only they hold. They get it: the handle takes a new node, and no other
-    Tensor can see it.
+    The code of SciPy and scikit-learn assigns to arrays that it made itself, and gets what it
+    means: this Tensor takes the node of the updated value. No other Tensor sees it, not even a
+    slice taken before, which the array API lets nobody rely on. States, and leaves that collect a
+    gradient, are refused there too.
     """
     caller = sys._getframe(1).f_globals.get("__name__", "")  # pyright: ignore[reportPrivateUsage]
-    if type(x) is Tensor and caller.endswith(AT_OF_NEIGHBOURS):
+    known = caller.partition(".")[0] in NEIGHBOURS
+    if known and type(x) is Tensor and x.node.holder is None:
         x.node = At(x, key, True).set(value).node
         return
     raise UsageError(

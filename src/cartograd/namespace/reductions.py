@@ -24,7 +24,7 @@ from ..ops.elementwise import multiply, subtract
 from ..ops.movement import reshape
 from ..ops.op import Op
 from ..tensor import Tensor, wrap
-from .coerce import array_node, axes_of, axis_of, broadcast_node, cast_node
+from .coerce import array_node, axes_of, axis_of, broadcast_node, cast_node, truth
 from .creation import full
 from .norms import euclidean_norm
 from .shaping import concat, sliced
@@ -159,11 +159,6 @@ def any(
     """
     axis, keepdims = _pick(axis, dim, keepdims, keepdim)
     return _reduce(ops.any_op, truth(array_node(x, "any")), axis, keepdims)
-
-
-def truth(node: Node) -> Node:
-    """Where a node is not zero."""
-    return node if node.dtype == bool_ else node.ne(0)
 
 
 def _floating(x: Any, name: str) -> Node:
@@ -375,7 +370,7 @@ def cumulative_logsumexp(x: Any, /, axis: Any = None, *, dim: Any = None) -> Ten
 
 
 def diff(
-    x: Any, /, *, axis: int = -1, n: int = 1, prepend: Any = None, append: Any = None
+    x: Any, /, n: int = 1, axis: int = -1, *, prepend: Any = None, append: Any = None
 ) -> Tensor:
     """The n-th difference of neighbours along an axis; with n = 0, `x` as it is.
 

@@ -39,16 +39,20 @@ __all__ = [
 ]
 
 
-def where(condition: Any, x1: Any, x2: Any, /) -> Tensor:
+def where(condition: Any, x1: Any = None, x2: Any = None, /) -> Any:
     """`x1` where the condition holds, `x2` elsewhere; the branch not taken gets no gradient.
 
-    The derivative is exact: a branch that was not taken cannot turn it into NaN.
+    The three broadcast, and the dtype is that of `x1` with `x2`; a condition that is not bool
+    raises DTypeError. The derivative is exact: a branch that was not taken cannot turn it into NaN.
+    `where(condition)` is `nonzero(condition)`, as in NumPy and PyTorch.
 
     >>> import cartograd as cg
     >>> f = lambda x: cg.where(x < 1, x, cg.sqrt(x))
     >>> cg.grad(f)(cg.asarray(0.0)).item()
     1.0
     """
+    if x1 is None and x2 is None:
+        return nonzero(condition)
     test = array_node(condition, "where")
     if test.dtype != bool_:
         raise DTypeError(
