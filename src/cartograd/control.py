@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import update_wrapper, wraps
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from . import tree
 from .dtype import DType
@@ -22,7 +22,7 @@ from .ops import control as ops
 from .ops.movement import stop_gradient as stop_gradient_op
 from .ops.op import build, input_node, is_float_node, like, outputs
 from .tensor import State, Tensor, wrap
-from .trace import to_nodes, tracing
+from .trace import pair, to_nodes, tracing
 
 __all__ = [
     "checkpoint",
@@ -56,7 +56,7 @@ class Closed:
 
         `captured` and `states` may come from several functions that are to agree.
         """
-        before = {state: node for state, node in states}
+        before = dict(states)
         now = {state: new for state, _, new in self.states}
         with set_mode(staging=True, recording=True):
             lifted = [input_node(n.shape, n.dtype, int(is_float_node(n))) for n in captured]
@@ -165,7 +165,9 @@ def scan(
     stacked, x_structure = _given(xs, "scan")
     if any(not x.shape for x in stacked):
         raise ShapeError(f"scan: xs must have a first axis to loop over{where_called()}")
-    lengths = {x.shape[0] for x in stacked} | ({length} if length is not None else set())
+    lengths = {x.shape[0] for x in stacked}
+    if length is not None:
+        lengths.add(length)
     if len(lengths) != 1:
         raise UsageError(
             f"scan: {'no length' if not lengths else f'lengths {sorted(lengths)}'}"
@@ -175,10 +177,7 @@ def scan(
     specs = _specs(carries) + [(x.shape[1:], x.dtype) for x in stacked]
 
     def step(carry: Any, x: Any) -> Any:
-        result = f(carry, x)
-        if not isinstance(result, tuple) or len(result) != 2:  # pyright: ignore
-            raise UsageError(f"scan: f returns (carry, y){where_called()}")
-        new, y = result
+        new, y = pair(f(carry, x), "scan: f returns (carry, y)")
         leaves, structure = tree.flatten(new)
         if structure != carry_structure:
             raise UsageError(
@@ -251,7 +250,7 @@ def while_loop(test: Callable[[Any], Any], body: Callable[[Any], Any], init: Any
             )
         return to_tensors(leaves, "the carry of while_loop")
 
-    tested = close(lambda carry: test(carry), _specs(carries), one)
+    tested = close(test, _specs(carries), one)
     if tested.states:
         raise TraceError(f"while_loop: the test must not assign a State{where_called()}")
     closed = close(step, _specs(carries), one)
@@ -301,7 +300,8 @@ def cond(test: Any, then: Callable[..., Any], other: Callable[..., Any], *operan
         raise UsageError(
             f"cond: the branches return {first.structure} and {second.structure}{where_called()}"
         )
-    states = list(dict([(s, n) for part in closed for s, n, _ in part.states]).items())
+    before = {state: node for part in closed for state, node, _ in part.states}
+    states = list(before.items())
     captured = _merge(first.captured, second.captured, {n for _, n in states})
     node = build(
         ops.cond,
@@ -344,7 +344,11 @@ def stop_gradient(x: Any) -> Any:
     >>> cg.grad(lambda x: x * cg.stop_gradient(x))(3.0).item()
     3.0
     """
-    return tree.map(lambda leaf: wrap(stop_gradient_op(array_node(leaf, "stop_gradient"))), x)
+
+    def stopped(leaf: Any) -> Tensor:
+        return wrap(stop_gradient_op(array_node(leaf, "stop_gradient")))
+
+    return tree.map(stopped, x)
 
 
 # --- custom derivatives ---------------------------------------------------------------------------
@@ -384,9 +388,11 @@ def _trace_rule(
     marks = tree.structure([0] * len(specs))
     count = len(call.given)
     flat = tree.Structure(tuple, None, (marks,), marks.count)
-    closed = close(
-        lambda leaves: [wrap(n) for n in rule(leaves[:count], leaves[count:])], specs, flat
-    )
+
+    def flat_rule(leaves: list[Tensor]) -> list[Tensor]:
+        return [wrap(node) for node in rule(leaves[:count], leaves[count:])]
+
+    closed = close(flat_rule, specs, flat)
     beyond = [node for node in closed.captured if node not in captured]
     if closed.states or any(node.tracked for node in beyond):
         raise TraceError(
@@ -407,8 +413,8 @@ class custom_vjp:
     """A function with a reverse-mode derivative of your own.
 
     `f.defvjp(fwd, bwd)`: fwd(*args) -> (result, residuals), bwd(residuals, ct) -> one cotangent for
-    each argument (None for zero), each a tree like it. All three are traced, so they must not branch
-    on values. Forward mode works too, by transposing bwd.
+    each argument (None for zero), each a tree like it. All three are traced, so they must not
+    branch on values. Forward mode works too, by transposing bwd.
 
     >>> import cartograd as cg
     >>> @cg.custom_vjp
@@ -437,13 +443,12 @@ class custom_vjp:
 
         def rule(leaves: list[Tensor], cts: list[Tensor]) -> list[Node]:
             result = fwd(*tree.unflatten(call.structure, leaves))
-            if not isinstance(result, tuple) or len(result) != 2:  # pyright: ignore
-                raise UsageError(f"custom_vjp: fwd returns (result, residuals){where_called()}")
+            _, residuals = pair(result, "custom_vjp: fwd returns (result, residuals)")
             rest = iter(cts)
             full = [
                 next(rest) if is_float_node(n) else wrap(like(n, 0)) for n in call.closed.outputs
             ]
-            back = bwd(result[1], tree.unflatten(call.closed.structure, full))
+            back = bwd(residuals, tree.unflatten(call.closed.structure, full))
             return _cotangents(back, args, call, leaves)
 
         backward = _trace_rule(rule, call, _specs(outs), "custom_vjp")
@@ -452,15 +457,15 @@ class custom_vjp:
 
 def _cotangents(back: Any, args: Any, call: _Call, leaves: list[Tensor]) -> list[Node]:
     """One cotangent for each floating argument leaf, checked."""
-    back = back if isinstance(back, tuple) else (back,)
-    if len(back) != len(args):  # type: ignore[reportUnknownArgumentType]
+    parts = cast("tuple[Any, ...]", back) if isinstance(back, tuple) else (back,)
+    if len(parts) != len(args):
         raise UsageError(
-            f"custom_vjp: bwd returned {len(back)} cotangents for {len(args)} arguments"  # type: ignore[reportUnknownArgumentType]
+            f"custom_vjp: bwd returned {len(parts)} cotangents for {len(args)} arguments"
             f"{where_called()}"
         )
     found: list[Node] = []
     at = 0
-    for part, arg in zip(back, args, strict=True):  # type: ignore[reportUnknownArgumentType]
+    for part, arg in zip(parts, args, strict=True):
         own = leaves[at : at + len(tree.leaves(arg))]
         at += len(own)
         given = [None] * len(own) if part is None else tree.leaves(part)
@@ -528,9 +533,8 @@ class custom_jvp:
                 result = user_rule(primals, tree.unflatten(call.structure, full))
             finally:
                 del _in_rule[self]
-            if not isinstance(result, tuple) or len(result) != 2:  # pyright: ignore
-                raise UsageError(f"custom_jvp: rule returns (result, tangent){where_called()}")
-            found = to_nodes(tree.leaves(result[1]), "the tangent of custom_jvp")
+            _, tangent = pair(result, "custom_jvp: rule returns (result, tangent)")
+            found = to_nodes(tree.leaves(tangent), "the tangent of custom_jvp")
             for t, y in zip(found, call.closed.outputs, strict=True):
                 if t.shape != y.shape:
                     raise ShapeError(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
-from typing import Any
+from typing import Any, cast
 
 from . import tree
 from .errors import DTypeError, UsageError
@@ -17,7 +17,7 @@ from .namespace.coerce import array_node
 from .ops.op import input_node, is_float_node
 from .tensor import State, Tensor, wrap
 
-__all__ = ["Trace", "input_names", "is_array", "to_nodes", "trace", "tracing"]
+__all__ = ["Trace", "input_names", "is_array", "pair", "to_nodes", "trace", "tracing"]
 
 
 @dataclass(slots=True)
@@ -65,6 +65,20 @@ def tracing(staging: bool = True) -> Generator[Trace]:
 def is_array(x: Any) -> bool:
     """Whether a leaf of a tree is data (Tensor, NumPy array, number) rather than configuration."""
     return isinstance(x, (Tensor, bool, int, float)) or hasattr(x, "__array__")
+
+
+def pair(result: Any, what: str) -> tuple[Any, Any]:
+    """The two things that a user's function returned; UsageError, saying what it returns, if not.
+
+    >>> pair((1, 2), "f returns (value, aux)")
+    (1, 2)
+    """
+    if not isinstance(result, tuple):
+        raise UsageError(f"{what}{where_called()}")
+    parts = cast("tuple[Any, ...]", result)
+    if len(parts) != 2:
+        raise UsageError(f"{what}{where_called()}")
+    return parts
 
 
 def to_nodes(leaves: Sequence[Any], what: str) -> list[Node]:

@@ -11,19 +11,28 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any
+from typing import Any, cast
 
 from . import tree
 from .autodiff import forward, reverse
 from .batching import batch
 from .errors import GradientError, ShapeError, UsageError
-from .graph import MODE, NO_PARAMS, Node, require_floating, set_mode, user_origin, where_called
+from .graph import (
+    MODE,
+    NO_PARAMS,
+    Node,
+    Shape,
+    require_floating,
+    set_mode,
+    user_origin,
+    where_called,
+)
 from .namespace.coerce import array_node, axis_of, broadcast_node
 from .namespace.creation import eye
 from .ops.movement import permute, reshape, stop_gradient
 from .ops.op import REGISTRY, input_node, is_float_node, like
 from .tensor import Tensor, wrap
-from .trace import to_nodes
+from .trace import pair, to_nodes
 
 __all__ = [
     "grad",
@@ -77,9 +86,9 @@ class _Level:
 
 
 def _positions(argnums: Any, count: int, name: str) -> tuple[int, ...]:
-    many = argnums if isinstance(argnums, (tuple, list)) else (argnums,)
+    several = isinstance(argnums, (tuple, list))
     found: list[int] = []
-    for k in many:
+    for k in cast("Sequence[Any]", argnums) if several else (argnums,):
         if not isinstance(k, int) or not -count <= k < count:
             raise UsageError(
                 f"{name}: argnums {argnums} for a function called with {count} positional "
@@ -136,9 +145,7 @@ def value_and_grad(
         result = level.run(lambda *a: f(*a, **options), full)
         aux: Any = None
         if has_aux:
-            if not isinstance(result, tuple) or len(result) != 2:  # type: ignore[reportUnknownArgumentType]
-                raise UsageError(f"grad: with has_aux, f returns (value, aux){where_called()}")
-            result, aux = result
+            result, aux = pair(result, "grad: with has_aux, f returns (value, aux)")
         node = _scalar(result)
         found = reverse([node], [like(node, 1.0)], nodes, tracked=level.bit)
         grads = [wrap(level.release(found[n] if n in found else _zero(n))) for n in nodes]
@@ -157,7 +164,10 @@ def value_and_grad(
 
 
 def _released(level: _Level, part: Any) -> Any:
-    return tree.map(lambda x: wrap(level.release(x.node)) if isinstance(x, Tensor) else x, part)
+    def released(leaf: Any) -> Any:
+        return wrap(level.release(leaf.node)) if isinstance(leaf, Tensor) else leaf
+
+    return tree.map(released, part)
 
 
 def _scalar(result: Any) -> Node:
@@ -246,7 +256,7 @@ def jvp(f: Callable[..., Any], args: Sequence[Any], tangents: Sequence[Any]) -> 
     >>> t.item()
     2.0
     """
-    if not isinstance(args, (tuple, list)) or not isinstance(tangents, (tuple, list)):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not all(isinstance(x, (tuple, list)) for x in (args, tangents)):
         raise UsageError(f"jvp: args and tangents are tuples{where_called()}")
     result, push = linearize(f, *args)
     return result, push(*tangents)
@@ -322,7 +332,8 @@ def vmap(
 
     if randomness not in ("error", "same", "different"):
         raise UsageError(
-            f"vmap: randomness is 'error', 'same' or 'different', not {randomness!r}{where_called()}"
+            f"vmap: randomness is 'error', 'same' or 'different', not {randomness!r}"
+            f"{where_called()}"
         )
 
     @wraps(f)
@@ -393,16 +404,19 @@ def _spread_axes(axes: Any, args: Any, name: str, whole: bool = False) -> list[i
             found.extend([spec] * len(tree.leaves(part)))
             return
         if isinstance(spec, (tuple, list)) and isinstance(part, (tuple, list)):
-            if len(spec) != len(part):  # type: ignore[reportUnknownArgumentType]
+            entries, values = cast("Sequence[Any]", spec), cast("Sequence[Any]", part)
+            if len(entries) != len(values):
                 raise UsageError(
-                    f"vmap: {name} has {len(spec)} entries for {len(part)} values{where_called()}"  # type: ignore[reportUnknownArgumentType]
+                    f"vmap: {name} has {len(entries)} entries for {len(values)} values"
+                    f"{where_called()}"
                 )
-            for one, value in zip(spec, part, strict=True):  # type: ignore[reportUnknownArgumentType]
-                walk(one, value)
+            for entry, value in zip(entries, values, strict=True):
+                walk(entry, value)
             return
         if isinstance(spec, dict) and isinstance(part, dict):
-            for key, value in part.items():  # type: ignore[reportUnknownVariableType]
-                walk(spec.get(key, 0), value)  # type: ignore[reportUnknownMemberType]
+            specs = cast("dict[Any, Any]", spec)
+            for key, value in cast("dict[Any, Any]", part).items():
+                walk(specs.get(key, 0), value)
             return
         raise UsageError(
             f"vmap: {name} {spec!r} does not fit {type(part).__name__}{where_called()}"
@@ -436,7 +450,7 @@ def jacrev(
                 full[k] = part
             result = f(*full, **options)
             if has_aux:
-                result, aux = result
+                result, aux = pair(result, "jacrev: with has_aux, f returns (value, aux)")
                 kept.append(aux)
             return result
 
@@ -450,13 +464,27 @@ def jacrev(
                 return pull(tree.unflatten(out_structure, cts))
 
             many = vmap(one)(basis(out))
-            rows.append(tree.map(lambda g, o=out: g.reshape((*o.shape, *g.shape[1:])), many))
+            rows.append(tree.map(_first_axis_as(out.shape), many))
         single = not isinstance(argnums, (tuple, list))
         picked = [row[0] if single else row for row in rows]
         found = tree.unflatten(out_structure, picked)
         return (found, kept[0]) if has_aux else found
 
     return jacobian
+
+
+def _first_axis_as(shape: Shape) -> Callable[[Tensor], Tensor]:
+    def reshaped(g: Tensor) -> Tensor:
+        return g.reshape((*shape, *g.shape[1:]))
+
+    return reshaped
+
+
+def _last_axis_as(shape: Shape) -> Callable[[Tensor], Tensor]:
+    def reshaped(g: Tensor) -> Tensor:
+        return g.reshape((*g.shape[:-1], *shape))
+
+    return reshaped
 
 
 def basis(x: Tensor) -> Tensor:
@@ -486,7 +514,7 @@ def jacfwd(
                 full[k] = part
             result = f(*full, **options)
             if has_aux:
-                result, aux = result
+                result, aux = pair(result, "jacfwd: with has_aux, f returns (value, aux)")
                 kept.append(aux)
             return result
 
@@ -502,7 +530,7 @@ def jacfwd(
                 return push(*(t if k == at else zero for k, zero in enumerate(zeros)))
 
             many = vmap(one, out_axes=-1)(basis(x))
-            columns.append(tree.map(lambda g, s=x.shape: g.reshape((*g.shape[:-1], *s)), many))
+            columns.append(tree.map(_last_axis_as(x.shape), many))
         single = not isinstance(argnums, (tuple, list))
 
         def gather(*parts: Any) -> Any:
