@@ -255,8 +255,15 @@ copysign: Op = binary(
     kink="The derivative with respect to x1 is 0 at x1 = 0; that with respect to x2 is 0 "
     "everywhere.",
 )  # fmt: skip
+
+
+def _nextafter(x1: Array, x2: Array) -> Array:
+    # NumPy's own, of float16, gives x1 for equal numbers, where IEEE 754 has x2: zeros differ.
+    return np.where(x1 == x2, x2, np.nextafter(x1, x2))
+
+
 nextafter: Op = elementwise(
-    "nextafter", np.nextafter, None, kinds="floating", arity=2, differentiable=False,
+    "nextafter", _nextafter, None, kinds="floating", arity=2, differentiable=False,
     why="it steps between floating-point numbers and is no function of the reals", samples=PAIRS,
     doc="The next floating-point number after x1 in the direction of x2.",
 )  # fmt: skip
