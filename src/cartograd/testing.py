@@ -8,7 +8,9 @@ the derivative, with no absolute floor that would accept anything in the tails.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, cast
 
 import numpy as np
 
@@ -16,8 +18,9 @@ from . import tree
 from .dtype import float64, is_floating
 from .errors import GradientError, UsageError
 from .evaluate import run
-from .graph import Graph, set_mode
+from .graph import Graph, Shape, set_mode
 from .ops.op import REGISTRY, Op, build, constant, input_node, outputs
+from .ops.samples import Sample
 from .tensor import Tensor, wrap
 from .trace import to_nodes
 from .transforms import jvp, vjp, vmap
@@ -25,6 +28,7 @@ from .transforms import jvp, vjp, vmap
 __all__ = ["check_grads", "check_op", "numerical_jvp"]
 
 Array = np.ndarray[Any, Any]
+Function = Callable[..., list[Tensor]]
 
 
 def numerical_jvp(
@@ -48,7 +52,7 @@ def numerical_jvp(
     for order in (4.0, 16.0):
         rows = [
             [(order * b - a) / (order - 1) for a, b in zip(first, second, strict=True)]
-            for first, second in zip(rows, rows[1:], strict=False)
+            for first, second in pairwise(rows)
         ]
     return rows[0]
 
@@ -60,10 +64,10 @@ def _close(found: Array, wanted: Array, rtol: float, what: str) -> None:
     both_nan = np.isnan(found) & np.isnan(wanted)
     if np.any(bad & ~both_nan):
         at = tuple(int(k) for k in np.argwhere(bad & ~both_nan)[0])
+        off = abs(found[at] - wanted[at]) / scale
         raise GradientError(
             f"{what}: at {at} the rule gives {found[at]!r}, finite differences {wanted[at]!r} "
-            f"(relative to the largest, {scale:.3g}, off by {abs(found[at] - wanted[at]) / scale:.3g}; "
-            f"allowed {rtol:.3g})"
+            f"(relative to the largest, {scale:.3g}, off by {off:.3g}; allowed {rtol:.3g})"
         )
 
 
@@ -91,7 +95,6 @@ def check_grads(
     unknown = set(modes) - {"fwd", "rev"}
     if unknown or not modes:
         raise UsageError(f"check_grads: modes are 'fwd' and 'rev', not {sorted(unknown)}")
-    rng = np.random.default_rng(seed)
     leaves, structure = tree.flatten(tuple(args))
     values: list[Array] = []
     for node in to_nodes(leaves, "the arguments of check_grads"):
@@ -104,61 +107,94 @@ def check_grads(
         found = tree.leaves(f(*tree.unflatten(structure, xs)))
         return [y for y in found if is_floating(y.dtype)]
 
-    _check(flat, values, order, modes, rtol, step, rng, "f")
+    check = _Check(flat, values, tuple(modes), rtol, step, np.random.default_rng(seed))
+    check.run("f", order)
 
 
-def _check(
-    f: Callable[..., list[Tensor]],
-    values: list[Array],
-    order: int,
-    modes: Sequence[str],
-    rtol: float,
-    step: float,
-    rng: np.random.Generator,
-    name: str,
-) -> None:
-    def numpy_f(*xs: Array) -> list[Array]:
-        return [np.asarray(y.numpy(), np.float64) for y in f(*(_tensor(x) for x in xs))]
+@dataclass(frozen=True, slots=True)
+class _Check:
+    """A function and the values around which its derivatives are checked."""
 
-    tangents = [rng.standard_normal(x.shape) for x in values]
-    ts = [_tensor(t) for t in tangents]
-    xs = [_tensor(x) for x in values]
-    wanted = numerical_jvp(numpy_f, values, tangents, step)
-    cts = [rng.standard_normal(y.shape) for y in wanted]
-    pushed: list[Array] | None = None
-    if "fwd" in modes:
-        _, moved = jvp(f, tuple(xs), tuple(ts))
+    f: Function
+    values: list[Array]
+    modes: tuple[str, ...]
+    rtol: float
+    step: float
+    rng: np.random.Generator
+
+    def run(self, name: str, order: int) -> None:
+        """Check the derivative along random directions, then that derivative's own."""
+        tangents = self.noise(self.values)
+        wanted = numerical_jvp(self.on_arrays, self.values, tangents, self.step)
+        cts = self.noise(wanted)
+        pushed: list[Array] | None = None
+        if "fwd" in self.modes:
+            pushed = self.forward(name, tangents, wanted)
+        if "rev" in self.modes:
+            rtol = self.rtol if pushed is None else 1e-9
+            self.reverse(name, tangents, cts, wanted if pushed is None else pushed, rtol)
+        if order > 1:
+            if "fwd" in self.modes:
+                self.but(_forward_of(self.f, tangents)).run(f"{name}, forward", order - 1)
+            if "rev" in self.modes:
+                self.but(_reverse_of(self.f, cts)).run(f"{name}, reverse", order - 1)
+
+    def noise(self, arrays: Sequence[Array]) -> list[Array]:
+        """A random array of the shape of each."""
+        return [np.asarray(self.rng.standard_normal(cast("Shape", x.shape))) for x in arrays]
+
+    def on_arrays(self, *xs: Array) -> list[Array]:
+        """f on NumPy arrays."""
+        return [np.asarray(y.numpy(), np.float64) for y in self.f(*map(_tensor, xs))]
+
+    def forward(self, name: str, tangents: list[Array], wanted: list[Array]) -> list[Array]:
+        """The results of forward mode, which must be near those of finite differences."""
+        moved = _forward_of(self.f, tangents)(*map(_tensor, self.values))
         pushed = [np.asarray(t.numpy()) for t in moved]
         for k, (found, truth) in enumerate(zip(pushed, wanted, strict=True)):
-            _close(found, truth, rtol, f"{name}: forward mode, output {k}")
-    if "rev" in modes:
-        _, pull = vjp(f, *xs)
-        pulled = pull([_tensor(ct) for ct in cts])
-        left = sum(
-            float(np.sum(np.asarray(g.numpy()) * t)) for g, t in zip(pulled, tangents, strict=True)
-        )
-        right = sum(float(np.sum(ct * t)) for ct, t in zip(cts, pushed or wanted, strict=True))
-        size = sum(
-            float(np.sum(np.abs(ct * t))) for ct, t in zip(cts, pushed or wanted, strict=True)
-        )
-        if not abs(left - right) <= (1e-9 if pushed is not None else rtol) * max(size, 1e-300):
+            _close(found, truth, self.rtol, f"{name}: forward mode, output {k}")
+        return pushed
+
+    def reverse(
+        self, name: str, tangents: list[Array], cts: list[Array], moved: list[Array], rtol: float
+    ) -> None:
+        """Raise unless <ct, J t>, by `moved`, is <J^T ct, t>, by reverse mode."""
+        pulled = _reverse_of(self.f, cts)(*map(_tensor, self.values))
+        left = sum(_dot(g.numpy(), t) for g, t in zip(pulled, tangents, strict=True))
+        right = sum(_dot(ct, t) for ct, t in zip(cts, moved, strict=True))
+        size = sum(_dot(np.abs(ct), np.abs(t)) for ct, t in zip(cts, moved, strict=True))
+        if not abs(left - right) <= rtol * max(size, 1e-300):
             raise GradientError(
                 f"{name}: reverse mode: <ct, J t> is {right!r}, but <J^T ct, t> is {left!r}"
             )
-    if order > 1:
-        if "fwd" in modes:
 
-            def forward_of(*zs: Any) -> list[Tensor]:
-                return jvp(f, zs, tuple(ts))[1]
+    def but(self, f: Function) -> _Check:
+        """The same check of another function, ten times as lenient."""
+        return replace(self, f=f, rtol=self.rtol * 10)
 
-            _check(forward_of, values, order - 1, modes, rtol * 10, step, rng, f"{name}, forward")
-        if "rev" in modes:
-            fixed = [_tensor(ct) for ct in cts]
 
-            def reverse_of(*zs: Any) -> list[Tensor]:
-                return list(vjp(f, *zs)[1](fixed))
+def _forward_of(f: Function, tangents: list[Array]) -> Function:
+    """The derivative of f along fixed tangents, as a function."""
+    ts = tuple(_tensor(t) for t in tangents)
 
-            _check(reverse_of, values, order - 1, modes, rtol * 10, step, rng, f"{name}, reverse")
+    def moved(*xs: Any) -> list[Tensor]:
+        return jvp(f, xs, ts)[1]
+
+    return moved
+
+
+def _reverse_of(f: Function, cts: list[Array]) -> Function:
+    """The gradient of f for fixed cotangents, as a function."""
+    fixed = [_tensor(ct) for ct in cts]
+
+    def pulled(*xs: Any) -> list[Tensor]:
+        return list(vjp(f, *xs)[1](fixed))
+
+    return pulled
+
+
+def _dot(x: Array, y: Array) -> float:
+    return float(np.sum(x * y))
 
 
 def _tensor(x: Array) -> Tensor:
@@ -178,52 +214,54 @@ def check_op(
     True
     """
     record = REGISTRY[op] if isinstance(op, str) else op
-    rng = np.random.default_rng(seed)
-    samples = record.samples(rng) if callable(record.samples) else (record.samples or [])
+    made = record.samples
+    found = made(np.random.default_rng(seed)) if callable(made) else made
+    samples = cast("list[Sample]", found or [])
     if not samples:
         raise UsageError(f"check_op: {record.name} has no samples")
     for sample in samples:
-        _check_sample(record, sample, order, rtol, step)
+        _check_values(record, sample)
+        _check_derivatives(record, sample, order, rtol, step)
     return len(samples)
 
 
-def _check_sample(op: Op, sample: Any, order: int, rtol: float, step: float) -> None:
-    arrays = [np.asarray(a) for a in sample.args]
-    graph = _graph(op, arrays, sample.params)
-    results = run(graph, arrays)
-    for found, node in zip(results, graph.outputs, strict=True):
+def _check_values(op: Op, sample: Sample) -> None:
+    """Raise UsageError unless the values have the shapes and dtypes that the rule says."""
+    graph = _graph(op, sample)
+    for found, node in zip(run(graph, list(sample.args)), graph.outputs, strict=True):
         if found.shape != node.shape or found.dtype != node.dtype:
             raise UsageError(
                 f"{op.name}: its rule says {node.aval}, its eval gives {found.dtype}{found.shape}"
             )
-    if not op.differentiable:
-        return
+
+
+def _check_derivatives(op: Op, sample: Sample, order: int, rtol: float, step: float) -> None:
+    """Raise GradientError unless derivatives and batching are right for a sample."""
     chosen = sample.diff
     if chosen is None:
-        chosen = tuple(k for k, a in enumerate(arrays) if a.dtype == np.float64)
-    if not chosen or not any(is_floating(node.dtype) for node in graph.outputs):
+        chosen = tuple(k for k, a in enumerate(sample.args) if a.dtype == float64)
+    graph = _graph(op, sample)
+    floats = any(is_floating(node.dtype) for node in graph.outputs)
+    picked = [sample.args[k] for k in chosen]
+    if not op.differentiable or not floats or not picked or not all(a.size for a in picked):
         return
 
     def f(*xs: Any) -> list[Tensor]:
-        given = [wrap(constant(a)) for a in arrays]
+        given = [wrap(constant(a)) for a in sample.args]
         for k, x in zip(chosen, xs, strict=True):
             given[k] = x
-        found = graph(*given)
-        many = found if isinstance(found, tuple) else (found,)
-        return [y for y in many if is_floating(y.dtype)]
+        return [y for y in tree.leaves(graph(*given)) if is_floating(y.dtype)]
 
-    picked = [arrays[k] for k in chosen]
-    if all(a.size for a in picked):
-        check_grads(f, picked, order=order, rtol=rtol, step=step)
-        stacked = [wrap(constant(np.stack([a, a * 0.75 + 0.125]))) for a in picked]
-        batched = vmap(f)(*stacked)
-        for row in range(2):
-            single = f(*(s[row] for s in stacked))
-            for whole, part in zip(batched, single, strict=True):
-                _close(whole.numpy()[row], part.numpy(), 1e-12, f"{op.name}: batching")
+    check_grads(f, picked, order=order, rtol=rtol, step=step)
+    stacked = [wrap(constant(np.stack([a, a * 0.75 + 0.125]))) for a in picked]
+    batched = vmap(f)(*stacked)
+    for row in range(2):
+        single = f(*(s[row] for s in stacked))
+        for whole, part in zip(batched, single, strict=True):
+            _close(whole.numpy()[row], part.numpy(), 1e-12, f"{op.name}: batching")
 
 
-def _graph(op: Op, arrays: Sequence[Array], params: Any) -> Graph:
+def _graph(op: Op, sample: Sample) -> Graph:
     with set_mode(staging=True, recording=True):
-        inputs = [input_node(a.shape, a.dtype, int(a.dtype == float64)) for a in arrays]
-        return Graph(inputs, outputs(build(op, inputs, dict(params))))
+        inputs = [input_node(a.shape, a.dtype, int(a.dtype == float64)) for a in sample.args]
+        return Graph(inputs, outputs(build(op, inputs, dict(sample.params))))
