@@ -7,10 +7,10 @@ a function that is being traced it has a shape and a dtype only. Operators and m
 
 from __future__ import annotations
 
+import inspect
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ContextDecorator
-from contextvars import Token
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -148,7 +148,7 @@ class Tensor:
     def to_device(self, device: str, /, *, stream: object = None) -> Tensor:
         """This Tensor, if `device` is "cpu"; there is no other yet."""
         if device != "cpu" or stream is not None:
-            raise UsageError(f"there is no device {device!r}: everything is on 'cpu'")
+            raise UsageError(f"there is no device {device!r}: everything is on 'cpu'{where_called()}")
         return self
 
     @property
@@ -314,21 +314,27 @@ class Tensor:
     def retain_grad(self) -> None:
         """Keep the gradient of this Tensor too, though it is no leaf, at the next `backward`."""
         if not self.is_leaf:
-            self.register_hook(self._keep)
+            keeper = weakref.ref(self)  # the node must not keep its own Tensor alive
 
-    def _keep(self, grad: Tensor) -> None:
-        self.grad = grad if self.grad is None else self.grad + grad
+            def keep(grad: Tensor) -> None:
+                tensor = keeper()
+                if tensor is not None:
+                    tensor.grad = grad if tensor.grad is None else tensor.grad + grad
 
-    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> Callable[[], None]:
+            self.register_hook(keep)
+
+    def register_hook(self, hook: Hook) -> HookHandle:
         """Call `hook(gradient)` when `backward` knows this Tensor's; it may return another.
 
-        Returns a function that removes the hook.
+        A hook of a Parameter stays when it is assigned. Returns a handle: calling it, or its
+        `remove()`, takes the hook off.
         """
         if not self.requires_grad:
             raise GradientError(f"a hook needs a Tensor that requires a gradient{where_called()}")
-        hooks = _hooks.setdefault(self.node, [])
-        hooks.append(hook)
-        return lambda: hooks.remove(hook)
+        return HookHandle(self._own_hooks(), hook)
+
+    def _own_hooks(self) -> list[Hook]:
+        return hooks_of(self.node)
 
     def backward(
         self,
@@ -356,7 +362,7 @@ class Tensor:
             ct = like(node, 1.0)
         else:
             ct = _cotangent(self, gradient)
-        watch = _watchers() if _hooks else None
+        watch = _Watchers() if HookHandle.any_yet else None
         found = reverse([node], [ct], tracked=IMPERATIVE, keep=create_graph, watch=watch)
         trace = MODE.get().trace
         for leaf_node, part in found.items():
@@ -372,16 +378,41 @@ class Tensor:
             holder.grad = grad
 
 
-_hooks: weakref.WeakKeyDictionary[Node, list[Callable[[Tensor], Tensor | None]]] = (
-    weakref.WeakKeyDictionary()
-)
+Hook = Callable[[Tensor], "Tensor | None"]
 
 
-def _watchers() -> Mapping[Node, Callable[[Node], Node | None]]:
-    def watcher(hooks: list[Callable[[Tensor], Tensor | None]]) -> Callable[[Node], Node | None]:
+class HookHandle:
+    """What takes a hook off a Tensor again: call it, or its `remove()`; twice is harmless."""
+
+    __slots__ = ("_hook", "_hooks")
+
+    any_yet = False  # whether a backward pass has to look for hooks
+
+    def __init__(self, hooks: list[Hook], hook: Hook) -> None:
+        self._hooks, self._hook = hooks, hook
+        hooks.append(hook)
+        HookHandle.any_yet = True
+
+    def remove(self) -> None:
+        """Take the hook off."""
+        if self._hook in self._hooks:
+            self._hooks.remove(self._hook)
+
+    __call__ = remove
+
+
+class _Watchers(dict[Node, Callable[[Node], "Node | None"]]):
+    """For each node with hooks, on it or on the State that it is the leaf of, what runs them."""
+
+    def __contains__(self, node: object) -> bool:
+        return bool(self._hooks(node))
+
+    def __getitem__(self, node: Node) -> Callable[[Node], Node | None]:
+        hooks = self._hooks(node)
+
         def see(ct: Node) -> Node | None:
             grad, changed = wrap(ct), False
-            for hook in list(hooks):
+            for hook in hooks:
                 replaced = hook(grad)
                 if replaced is not None:
                     grad, changed = replaced, True
@@ -389,7 +420,19 @@ def _watchers() -> Mapping[Node, Callable[[Node], Node | None]]:
 
         return see
 
-    return {node: watcher(hooks) for node, hooks in list(_hooks.items()) if hooks}
+    def _hooks(self, node: Any) -> list[Hook]:
+        holder = node.holder() if node.holder is not None else None
+        own = holder._kept_hooks if isinstance(holder, State) else None
+        return [*(own or ()), *getattr(node, "hooks", ())]
+
+
+def hooks_of(node: Node) -> list[Hook]:
+    """The list of hooks of a node: the one thing about it that may change."""
+    found: list[Hook] | None = getattr(node, "hooks", None)
+    if found is None:
+        found = []
+        HOOKS_SLOT.__set__(node, found)
+    return found
 
 
 def _no_gradient(x: Tensor) -> str:
@@ -460,10 +503,11 @@ class State(Tensor):
     1
     """
 
-    __slots__ = ("_wants_grad",)
+    __slots__ = ("_kept_hooks", "_wants_grad")
 
     def __init__(self, value: Any, requires_grad: bool = False) -> None:
         self.grad = None
+        self._kept_hooks: list[Hook] | None = None
         self._wants_grad = requires_grad
         node = value.node if isinstance(value, Tensor) else constant(_array(value))
         if node.value is None:
@@ -481,6 +525,11 @@ class State(Tensor):
             )
         tracked = IMPERATIVE if self._wants_grad else 0
         self.node = parameter_node(value, tracked, weakref.ref(self))
+
+    def _own_hooks(self) -> list[Hook]:
+        if self._kept_hooks is None:
+            self._kept_hooks = []
+        return self._kept_hooks
 
     def assign(self, new: Any) -> None:
         """Change the value to `new`, of the same shape and dtype; the history of `new` is cut."""
@@ -563,20 +612,72 @@ def _array(value: Any, dtype: DType | None = None) -> np.ndarray[Any, Any]:
 # --- modes ---------------------------------------------------------------------------------------
 
 
-class _GradMode(ContextDecorator):
+class _GradMode:
+    """A mode as a context manager and decorator, which any number of threads may share.
+
+    The mode to go back to hangs on the mode entered, so that two generators may leave theirs in
+    either order.
+    """
+
+    __slots__ = ()
+
     recording = True
 
-    def __init__(self) -> None:
-        self._tokens: list[Token[Mode]] = []
-
     def __enter__(self) -> None:
-        self._tokens.append(MODE.set(MODE.get().but(recording=self.recording)))
+        before = MODE.get()
+        inside = before.but(recording=self.recording)
+        inside.outer = before
+        MODE.set(inside)
 
     def __exit__(self, *exc: object) -> None:
-        MODE.reset(self._tokens.pop())
+        before = MODE.get().outer
+        if before is not None:
+            MODE.set(before)
 
-    def _recreate_cm(self) -> _GradMode:
-        return type(self)()
+    def __call__(self, f: Callable[..., Any]) -> Callable[..., Any]:
+        if inspect.isgeneratorfunction(f):
+            return self._generator(f)
+        if inspect.iscoroutinefunction(f):
+
+            @wraps(f)
+            async def awaited(*args: Any, **options: Any) -> Any:
+                with self:
+                    return await f(*args, **options)
+
+            return awaited
+
+        @wraps(f)
+        def inside(*args: Any, **options: Any) -> Any:
+            with self:
+                return f(*args, **options)
+
+        return inside
+
+    def _generator(self, f: Callable[..., Any]) -> Callable[..., Any]:
+        """In the mode while the generator runs, out of it while its caller does."""
+
+        @wraps(f)
+        def inside(*args: Any, **options: Any) -> Any:
+            generator = f(*args, **options)
+            resume, given = generator.send, None
+            try:
+                while True:
+                    try:
+                        with self:
+                            found = resume(given)
+                    except StopIteration as stop:
+                        return stop.value
+                    try:
+                        resume, given = generator.send, (yield found)
+                    except GeneratorExit:
+                        raise
+                    except BaseException as error:
+                        resume, given = generator.throw, error
+            finally:
+                with self:
+                    generator.close()
+
+        return inside
 
 
 class no_grad(_GradMode):

@@ -55,7 +55,7 @@ __all__ = [
 
 def _check_device(device: Any) -> None:
     if device not in (None, "cpu"):
-        raise UsageError(f"there is no device {device!r}: everything is on 'cpu'")
+        raise UsageError(f"there is no device {device!r}: everything is on 'cpu'{where_called()}")
 
 
 def finish(node: Node, requires_grad: bool) -> Tensor:

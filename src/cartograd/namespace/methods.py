@@ -62,7 +62,9 @@ def _to(self: Tensor, *args: Any, dtype: Any = None, device: Any = None) -> Tens
         else:
             dtype = arg
     if device not in (None, "cpu"):
-        raise UnsupportedError(f"there is no device {device!r}: everything is on 'cpu'")
+        raise UnsupportedError(
+            f"there is no device {device!r}: everything is on 'cpu'{where_called()}"
+        )
     return self if dtype is None else shaping.astype(self, dtype, copy=False)
 
 

@@ -61,7 +61,7 @@ def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> T
     Tensor([1], dtype=int32)
     """
     if device not in (None, "cpu"):
-        raise UsageError(f"there is no device {device!r}: everything is on 'cpu'")
+        raise UsageError(f"there is no device {device!r}: everything is on 'cpu'{where_called()}")
     node = array_node(x, "astype")
     found = cast_node(node, as_dtype(dtype))
     if found is not node or not isinstance(x, Tensor):
@@ -398,7 +398,10 @@ def roll(x: Any, /, shift: Any, *, axis: Any = None) -> Tensor:
     for k, by in zip(axes, shifts, strict=True):
         k = axis_of(k, len(node.shape), "roll")
         n = node.shape[k]
-        cut = -int(by) % n if n else 0
+        try:
+            cut = -by.__index__() % n if n else 0
+        except (AttributeError, TypeError):
+            raise UsageError(f"roll: a shift is an integer, not {by!r}{where_called()}") from None
         if cut:
             node = ops.concat(sliced(node, k, cut, n), sliced(node, k, 0, cut), axis=k)
     return wrap(node)
