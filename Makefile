@@ -8,14 +8,19 @@
 #   make docs         the pages, in docs/_build/html
 #   make clean        remove environments, caches and builds
 #
-# PYTHON=... picks the interpreter (3.11 or newer); ARGS=... is handed to the command that a target ends with.
+# PYTHON=... picks the interpreter (3.11 or newer); JOBS=... runs that many tests at once (2); ARGS=... is
+# handed to the command that a target ends with.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 VENV := .venv
 CONFORMANCE := .venv-conformance
+JOBS := 2
 ARGS :=
+
+# One thread for each process's matrix products: they are small, and two processes share the cores.
+export OPENBLAS_NUM_THREADS ?= 1
 
 # The first Python that is new enough and can make environments. PyTorch 2.13.0 decides for the comparisons.
 define find-python
@@ -37,7 +42,7 @@ train: $(VENV)/stamp-train
 	$(VENV)/bin/cartograd train digits $(ARGS)
 
 test: $(VENV)/stamp-test
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest -n $(JOBS) $(ARGS)
 
 conformance: $(CONFORMANCE)/stamp
 	$(CONFORMANCE)/bin/python -m pytest conformance $(ARGS)
@@ -47,7 +52,7 @@ check: $(VENV)/stamp-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/pyright
 	$(VENV)/bin/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest -n $(JOBS) $(ARGS)
 
 format: $(VENV)/stamp-dev
 	$(VENV)/bin/ruff check --fix .

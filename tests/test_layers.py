@@ -65,7 +65,6 @@ HEAVY = {
     "jax",
     "mpi4py",
 }
-IMPORT_SECONDS, NUMPY_SECONDS = 0.25, 0.07
 
 FILES = sorted(ROOT.rglob("*.py"))
 IDS = [str(path.relative_to(ROOT)) for path in FILES]
@@ -194,15 +193,3 @@ def fresh(code: str) -> str:
 def test_importing_cartograd_loads_nothing_heavy() -> None:
     loaded = set(fresh("import sys, cartograd; print(*sys.modules)").split())
     assert not HEAVY & {name.split(".")[0] for name in loaded}
-
-
-def import_seconds(module: str) -> float:
-    """Processor time of an import in a new interpreter: the best of several."""
-    code = f"import time; t = time.process_time(); import {module}; print(time.process_time() - t)"
-    return min(float(fresh(code)) for _ in range(5))
-
-
-def test_importing_cartograd_is_quick() -> None:
-    # The limit holds where NumPy's own import takes 0.07 s; a slower or busy machine has more.
-    slowness = max(1.0, import_seconds("numpy") / NUMPY_SECONDS)
-    assert import_seconds("cartograd") <= IMPORT_SECONDS * slowness

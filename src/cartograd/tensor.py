@@ -25,7 +25,7 @@ from .errors import (
     TraceError,
     UsageError,
 )
-from .graph import MODE, Mode, Node, Shape, where_called
+from .graph import MODE, Node, Shape, set_hooks, where_called
 from .ops.op import REGISTRY as OPS
 from .ops.op import assign_node, build, constant, like, parameter_node
 
@@ -362,7 +362,7 @@ class Tensor:
             ct = like(node, 1.0)
         else:
             ct = _cotangent(self, gradient)
-        watch = _Watchers() if HookHandle.any_yet else None
+        watch = run_hooks if HookHandle.any_yet else None
         found = reverse([node], [ct], tracked=IMPERATIVE, keep=create_graph, watch=watch)
         trace = MODE.get().trace
         for leaf_node, part in found.items():
@@ -401,29 +401,16 @@ class HookHandle:
     __call__ = remove
 
 
-class _Watchers(dict[Node, Callable[[Node], "Node | None"]]):
-    """For each node with hooks, on it or on the State that it is the leaf of, what runs them."""
-
-    def __contains__(self, node: object) -> bool:
-        return bool(self._hooks(node))
-
-    def __getitem__(self, node: Node) -> Callable[[Node], Node | None]:
-        hooks = self._hooks(node)
-
-        def see(ct: Node) -> Node | None:
-            grad, changed = wrap(ct), False
-            for hook in hooks:
-                replaced = hook(grad)
-                if replaced is not None:
-                    grad, changed = replaced, True
-            return grad.node if changed else None
-
-        return see
-
-    def _hooks(self, node: Any) -> list[Hook]:
-        holder = node.holder() if node.holder is not None else None
-        own = holder._kept_hooks if isinstance(holder, State) else None
-        return [*(own or ()), *getattr(node, "hooks", ())]
+def run_hooks(node: Node, ct: Node) -> Node | None:
+    """What the hooks of a node (or of the State that it is the leaf of) make of its cotangent."""
+    holder = node.holder() if node.holder is not None else None
+    kept = holder.kept_hooks if isinstance(holder, State) else None
+    grad, changed = wrap(ct), False
+    for hook in [*(kept or ()), *getattr(node, "hooks", ())]:
+        replaced = hook(grad)
+        if replaced is not None:
+            grad, changed = replaced, True
+    return grad.node if changed else None
 
 
 def hooks_of(node: Node) -> list[Hook]:
@@ -431,7 +418,7 @@ def hooks_of(node: Node) -> list[Hook]:
     found: list[Hook] | None = getattr(node, "hooks", None)
     if found is None:
         found = []
-        HOOKS_SLOT.__set__(node, found)
+        set_hooks(node, found)
     return found
 
 
@@ -503,11 +490,11 @@ class State(Tensor):
     1
     """
 
-    __slots__ = ("_kept_hooks", "_wants_grad")
+    __slots__ = ("kept_hooks", "_wants_grad")
 
     def __init__(self, value: Any, requires_grad: bool = False) -> None:
         self.grad = None
-        self._kept_hooks: list[Hook] | None = None
+        self.kept_hooks: list[Hook] | None = None
         self._wants_grad = requires_grad
         node = value.node if isinstance(value, Tensor) else constant(_array(value))
         if node.value is None:
@@ -524,12 +511,13 @@ class State(Tensor):
                 f"exist for floating-point dtypes only{where_called()}"
             )
         tracked = IMPERATIVE if self._wants_grad else 0
-        self.node = parameter_node(value, tracked, weakref.ref(self))
+        held = np.asarray(value, order="C")  # one layout, so that sums do not depend on history
+        self.node = parameter_node(held, tracked, weakref.ref(self))
 
     def _own_hooks(self) -> list[Hook]:
-        if self._kept_hooks is None:
-            self._kept_hooks = []
-        return self._kept_hooks
+        if self.kept_hooks is None:
+            self.kept_hooks = []
+        return self.kept_hooks
 
     def assign(self, new: Any) -> None:
         """Change the value to `new`, of the same shape and dtype; the history of `new` is cut."""
