@@ -13,6 +13,7 @@ def f64(value):
     return cg.asarray(value, dtype=cg.float64)
 
 
+ONES = cg.asarray([1, 1])
 SAFE = {
     "where, sqrt": (lambda x: cg.where(x < 1, x, cg.sqrt(x)), 0.0, 1.0),
     "where, log": (lambda x: cg.where(x > 0, cg.log(x), x * 3), 0.0, 3.0),
@@ -23,7 +24,7 @@ SAFE = {
     "minimum": (lambda x: cg.minimum(x - 1, cg.sqrt(x)), 0.0, 1.0),
     "relu": (lambda x: cg.relu(cg.sqrt(x) - 1) + x, 0.0, 1.0),
     "slice": (lambda x: cg.stack([cg.sqrt(x), x * 5])[1], 0.0, 5.0),
-    "gather": (lambda x: cg.take(cg.stack([cg.sqrt(x), x * 5]), cg.asarray([1, 1])).sum(), 0.0, 10.0),
+    "gather": (lambda x: cg.take(cg.stack([cg.sqrt(x), x * 5]), ONES).sum(), 0.0, 10.0),
     "max": (lambda x: cg.max(cg.stack([cg.sqrt(x), x + 4])), 0.0, 1.0),
     "sort": (lambda x: cg.sort(cg.stack([cg.sqrt(x), x + 4]))[1], 0.0, 1.0),
     "reshape and flip": (

@@ -1,4 +1,4 @@
-"""scan, while_loop, cond, checkpoint and custom derivatives, against unrolled Python and calculus."""
+"""scan, while_loop, cond, checkpoint, custom derivatives, against unrolled Python and calculus."""
 
 import numpy as np
 import pytest

@@ -41,8 +41,9 @@ def rebuild(
 ) -> list[Node]:
     """Build `nodes` (in topological order) again with some of them replaced.
 
-    A node none of whose inputs changed is used as it is, unless it has no value and values are wanted. Each copy has its original's origin; a
-    copy is dropped after its last use, so that running a graph keeps no more than it needs.
+    A node none of whose inputs changed is used as it is, unless it has no value and values are
+    wanted. Each copy has its original's origin; a copy is dropped after its last use, so that
+    running a graph keeps no more than it needs.
     """
     last: dict[Node, int] = {}
     for position, node in enumerate(nodes):
@@ -64,7 +65,7 @@ def rebuild(
 
 
 class Step(NamedTuple):
-    """One op of a Program: which slots it reads, which it writes, which are then no longer needed."""
+    """One op of a Program: which slots it reads, which it writes, which are then done with."""
 
     eval: Callable[..., Any]
     params: Mapping[str, Any]
