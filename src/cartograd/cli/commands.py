@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ import cartograd as cg
 from ..blas import set_blas_threads
 from ..errors import UsageError
 from ..inspector.explain import Explanation
+from ..inspector.limits import memory_limit
 from ..inspector.typed import explain_expression
 from ..jobs import (
     Job,
@@ -34,7 +36,6 @@ from ..jobs.job import json_safe
 from ..jobs.stored import read_job
 from ..train import RunFolder
 from .failing import INTERRUPTED, clean, exit_code, fail, tell
-from .limits import memory_limit
 from .screen import resume_command, show_outcome, show_predictions, show_start
 
 __all__ = ["main"]
@@ -73,6 +74,21 @@ def _whole(
     pass
 
 
+class _Stopped(Exception):
+    """Ctrl-C: typer would end the process for it, without a word."""
+
+
+def _stoppable(command: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(command)
+    def stoppable(*args: Any, **options: Any) -> None:
+        try:
+            command(*args, **options)
+        except KeyboardInterrupt:
+            raise _Stopped from None
+
+    return stoppable
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Seed of everything random.", min=0)]
 Out = Annotated[
@@ -98,8 +114,9 @@ Rate = Annotated[
 @app.command(
     "explain", epilog=_CODES, context_settings={"ignore_unknown_options": True}
 )  # so that "-x" is an expression
+@_stoppable
 def explain_command(
-    expression: Annotated[str, typer.Argument(help='Such as "(x + y) * z".')],
+    expression: Annotated[str, typer.Argument(metavar="EXPRESSION", help='Such as "(x + y) * z".')],
     values: Annotated[
         list[str] | None,
         typer.Argument(metavar="[NAME=VALUE]...", help="Such as x=-2 or w=[1,2]."),
@@ -156,6 +173,8 @@ def _train(
     given = dict(context.params)
     out, resume = given.pop("out"), given.pop("resume")
     folder = None if out is None else Path(out)
+    if resume and folder is None:
+        raise UsageError("to resume, name the run's folder: --out FOLDER")
     if folder is not None:
         RunFolder(folder).check(resume=resume)
         if resume and RunFolder(folder).config.is_file():
@@ -203,6 +222,7 @@ def _options(given: Mapping[str, Any]) -> Options:
 
 
 @train.command("digits", epilog=_CODES)
+@_stoppable
 def digits_command(
     ctx: typer.Context,
     epochs: Epochs = 12,
@@ -218,9 +238,10 @@ def digits_command(
 
 
 @train.command("table", epilog=_CODES)
+@_stoppable
 def table_command(
     ctx: typer.Context,
-    file: Annotated[Path, typer.Argument(help="A CSV or Parquet file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A CSV or Parquet file.")],
     target: Annotated[str, typer.Option(metavar="COLUMN", help="The column to predict.")],
     task: Annotated[
         str | None,
@@ -248,9 +269,12 @@ def table_command(
 
 
 @train.command("images", epilog=_CODES)
+@_stoppable
 def images_command(
     ctx: typer.Context,
-    folder: Annotated[Path, typer.Argument(help="A folder with one subfolder a class.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="A folder with one subfolder a class.")
+    ],
     size: Annotated[
         int | None, typer.Option(metavar="N", help="Side in pixels to fit images into.", min=1)
     ] = None,
@@ -276,13 +300,14 @@ def images_command(
 
 
 @train.command("text", epilog=_CODES)
+@_stoppable
 def text_command(
     ctx: typer.Context,
     files: Annotated[
         list[Path] | None,
         typer.Argument(metavar="[FILE]...", help="Text files (default: Python's own sources)."),
     ] = None,
-    steps: Annotated[int, typer.Option(metavar="N", help="Batches in an epoch.", min=1)] = 100,
+    steps: Annotated[int, typer.Option(metavar="N", help="Batches in an epoch.", min=1)] = 130,
     context: Annotated[
         int, typer.Option(metavar="N", help="Bytes that are looked back at.", min=1)
     ] = 64,
@@ -291,7 +316,7 @@ def text_command(
     heads: Annotated[int, typer.Option(metavar="N", help="Attention heads.", min=1)] = 4,
     epochs: Epochs = 3,
     batch_size: Batch = 12,
-    lr: Rate = 2e-3,
+    lr: Rate = 4e-3,
     seed: Seed = 0,
     out: Out = None,
     resume: Resume = False,
@@ -310,8 +335,9 @@ def text_command(
 
 
 @app.command("predict", epilog=_CODES, context_settings={"ignore_unknown_options": True})
+@_stoppable
 def predict_command(
-    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
     given: Annotated[str, typer.Argument(metavar="INPUT", help="A file, a folder, or words.")],
     count: Annotated[int, typer.Option(metavar="N", help="Bytes to write, for text.", min=1)] = 200,
     temperature: Annotated[
@@ -370,7 +396,7 @@ def _run(words: list[str]) -> int:
         return int(app(args=words, prog_name="cartograd", standalone_mode=False) or 0)
     except BrokenPipeError:
         raise
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, _Stopped, typer.Abort):
         if as_json:
             told = {"error": "KeyboardInterrupt", "message": "stopped", "exit_code": INTERRUPTED}
             print(json.dumps(told))
@@ -384,6 +410,7 @@ def _run(words: list[str]) -> int:
         return _wrong_command(error, str(told()), as_json)
 
 
+@_stoppable
 def _wrong_command(error: Any, message: str, as_json: bool) -> int:
     """An error of the command line's own parser."""
     context = getattr(error, "ctx", None)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..autodiff import reverse
-from ..errors import GradientError, TraceError, UsageError
+from ..errors import TraceError, UsageError
 from ..graph import Node, toposort, where_called
 from ..ops.op import is_float_node, like
 from ..tensor import Tensor
@@ -313,11 +313,8 @@ def _formula(node: Node, labels: Mapping[Node, str]) -> str:
 def _walk_back(
     top: Node, labels: Mapping[Node, str], gradients: dict[Node, Array], edges: list[EdgeLine]
 ) -> None:
-    def see(node: Node) -> Any:
-        def keep(ct: Node) -> None:
-            gradients[node] = _value(ct)
-
-        return keep
+    def see(node: Node, ct: Node) -> None:
+        gradients[node] = _value(ct)
 
     def note(consumer: Node, k: int, incoming: Node, local: Node | None, part: Node) -> None:
         producer = labels[consumer.inputs[k]]
@@ -325,10 +322,7 @@ def _walk_back(
         factor, untaken = (None, False) if local is None else _local(consumer, k, local, came, gave)
         edges.append(EdgeLine(producer, labels[consumer], k, came, factor, gave, untaken))
 
-    watch = {node: see(node) for node in toposort([top]) if node.tracked}
-    found = reverse([top], [like(top, 1.0)], watch=watch, ledger=note)
-    if not found and not edges:
-        raise GradientError("explain: no gradient flows back from this Tensor")
+    reverse([top], [like(top, 1.0)], watch=see, ledger=note)
 
 
 def _local(consumer: Node, k: int, local: Node, came: Array, gave: Array) -> tuple[Array, bool]:

@@ -19,7 +19,7 @@ import numpy as np
 from ..errors import CartogradError, DTypeError, ShapeError, UsageError
 from ..namespace.creation import asarray
 from ..tensor import Tensor
-from .vocabulary import CONSTANTS, ELEMENTWISE, vocabulary
+from .vocabulary import CONSTANTS, ELEMENTWISE, FLOATING, INFERRED, vocabulary
 
 __all__ = ["LARGEST", "evaluate_expression", "parse_value"]
 
@@ -250,6 +250,8 @@ class _Builder:
         given = [self._argument(arg) for arg in args]
         if name in ELEMENTWISE and not any(isinstance(value, Tensor) for value in given):
             given = [self._number(value) for value in given]
+        if name in FLOATING or (name in INFERRED and any(type(v) is float for v in given)):
+            options.setdefault("dtype", self.dtype)
         try:
             return self._run(node, lambda: function(*given, **options))
         except (TypeError, DTypeError):
@@ -364,8 +366,8 @@ def _refusal(node: ast.AST) -> UsageError:
 def _bounded(value: int, node: ast.AST) -> int:
     if value.bit_length() > _BITS:
         raise UsageError(
-            f"{_source(node)} is too large for a whole number (at most 2**{_BITS} - 1): write it "
-            "with a decimal point or an exponent, as in 1e30"
+            f"{_source(node)} is too large for a whole number (the largest is 2**{_BITS} - 1): "
+            "write it with a decimal point or an exponent, as in 1e30"
         )
     return value
 

@@ -13,10 +13,20 @@ from ..namespace import FUNCTIONS
 from ..namespace.einsum import einsum
 from ..namespace.elementwise import FUNCTIONS as ELEMENTWISE_FUNCTIONS
 
-__all__ = ["CONSTANTS", "ELEMENTWISE", "vocabulary"]
+__all__ = ["CONSTANTS", "ELEMENTWISE", "FLOATING", "INFERRED", "vocabulary"]
 
 ELEMENTWISE = frozenset(ELEMENTWISE_FUNCTIONS)
 """Functions that take numbers as well as arrays, each element by itself."""
+
+_RANDOM = ("bernoulli", "exponential", "gumbel", "normal", "randint", "uniform")
+
+FLOATING = frozenset({"empty", "eye", "linspace", "ones", "zeros"}) | {
+    f"random.{name}" for name in ("exponential", "gumbel", "normal", "uniform")
+}
+"""Functions that make floating-point arrays unless they are told otherwise."""
+
+INFERRED = frozenset({"arange", "asarray", "full"})
+"""Functions that make arrays of the dtype of the numbers that they are given."""
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64", "int8", "int16", "int32", "int64")
 _UNSIGNED = ("uint8", "uint16", "uint32", "uint64")
@@ -30,7 +40,6 @@ CONSTANTS: Mapping[str, Any] = {
 }
 """What names stand for unless they are given another value."""
 
-_RANDOM = ("bernoulli", "exponential", "gumbel", "normal", "randint", "uniform")
 _NO_ARRAYS = frozenset(
     {"broadcast_shapes", "can_cast", "finfo", "from_dlpack", "iinfo", "result_type"}
     | {"triplet_margin_with_distance_loss"}
