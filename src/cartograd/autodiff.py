@@ -63,7 +63,7 @@ def reverse(
     *,
     tracked: int = -1,
     keep: bool = False,
-    watch: Mapping[Node, Callable[[Node], Node | None]] | None = None,
+    watch: Callable[[Node, Node], Node | None] | None = None,
     ledger: Ledger | None = None,
 ) -> dict[Node, Node]:
     """Reverse mode: the cotangents of `targets`, given those of `outputs`.
@@ -71,8 +71,8 @@ def reverse(
     Only nodes on a path from a target to an output are differentiated; a target that no output
     depends on is missing from the result. Without targets, they are the parameter leaves reached.
     `tracked` names the differentiation (as bits) to follow; unless `keep`, the nodes built do not
-    depend on it any more. `watch` maps nodes to functions that see the node's whole cotangent when
-    it is known, and may replace it. `ledger(consumer, argument, incoming, local, contribution)` is
+    depend on it any more. `watch(node, ct)` sees each node's whole cotangent when it is
+    known, and may return another. `ledger(consumer, argument, incoming, local, contribution)` is
     told of every edge; `local` is None unless the op is elementwise.
     """
     order = toposort(outputs, tracked=tracked)
@@ -105,8 +105,8 @@ def reverse(
             entry = sweep.pending.pop(node, None)
             if entry is None:
                 continue
-            if watch is not None and node in watch:
-                replaced = watch[node](entry[0])
+            if watch is not None:
+                replaced = watch(node, entry[0])
                 if replaced is not None:
                     entry = (replaced, None)
             if node in wanted:

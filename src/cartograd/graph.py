@@ -32,6 +32,7 @@ __all__ = [
     "Place",
     "current_mode",
     "scope",
+    "set_hooks",
     "set_mode",
     "toposort",
 ]
@@ -159,11 +160,12 @@ class Mode:
         rule is at work; without, the node that is being copied. Set by the pass that it belongs to.
     trace: what the innermost trace collects (assignments to State).
     batches: the vmaps in progress, which say what a random draw means.
+    outer: the mode that `no_grad` or `enable_grad` gives back at its end.
     """
 
     __slots__ = (
-        "active", "backward", "batches", "depth", "recording", "scope", "source", "staging",
-        "trace",
+        "active", "backward", "batches", "depth", "outer", "recording", "scope", "source",
+        "staging", "trace",
     )  # fmt: skip
 
     def __init__(
@@ -181,6 +183,7 @@ class Mode:
         self.depth, self.scope, self.trace, self.backward = depth, scope, trace, backward
         self.batches = batches
         self.source: Node | None = None
+        self.outer: Mode | None = None
 
     def but(self, **changes: Any) -> Mode:
         """This mode with some fields changed."""
@@ -261,6 +264,7 @@ class _Draft:
         "derives_from",
         "dtype",
         "holder",
+        "hooks",
         "id",
         "inputs",
         "op",
@@ -333,6 +337,8 @@ class Node(_Draft):
         node.holder = holder
         node.__class__ = cls
         return node
+
+    hooks: list[Any]  # unset until a Tensor of the node gets a hook
 
     def __setattr__(self, name: str, value: object) -> None:
         raise UsageError(f"a node is immutable: {name} cannot be set")
@@ -427,6 +433,12 @@ class Node(_Draft):
 
 
 OPERATORS: dict[str, Callable[..., Node]] = {}
+
+
+def set_hooks(node: Node, hooks: list[Any]) -> None:
+    """Give a node its list of hooks: what a backward pass calls, no part of the computation."""
+    slot: Any = _Draft.__dict__["hooks"]
+    slot.__set__(node, hooks)
 
 
 class Edge(NamedTuple):

@@ -148,7 +148,9 @@ class Tensor:
     def to_device(self, device: str, /, *, stream: object = None) -> Tensor:
         """This Tensor, if `device` is "cpu"; there is no other yet."""
         if device != "cpu" or stream is not None:
-            raise UsageError(f"there is no device {device!r}: everything is on 'cpu'{where_called()}")
+            raise UsageError(
+                f"there is no device {device!r}: everything is on 'cpu'{where_called()}"
+            )
         return self
 
     @property

@@ -368,7 +368,7 @@ def vmap(
             result = f(*tree.unflatten(structure, [wrap(n) for n in inside]), **options)
         outs, out_structure = tree.flatten(result)
         found = batch(to_nodes(outs, "the results of vmap"), fronts, size)
-        targets = _spread_axes(out_axes, result, "out_axes", whole=True)
+        targets = _spread_axes(out_axes, result, "out_axes")
         parts: list[Tensor] = []
         for (node, is_batched), axis in zip(found, targets, strict=True):
             if axis is None:
@@ -395,35 +395,24 @@ def _move(node: Node, source: int, target: int) -> Node:
     return permute(node, axes=tuple(order))
 
 
-def _spread_axes(axes: Any, args: Any, name: str, whole: bool = False) -> list[int | None]:
+def _spread_axes(axes: Any, args: Any, name: str) -> list[int | None]:
     """One axis (or None) for each leaf, from an axis or a prefix of the tree."""
-    found: list[int | None] = []
-
-    def walk(spec: Any, part: Any) -> None:
-        if spec is None or isinstance(spec, int):
-            found.extend([spec] * len(tree.leaves(part)))
-            return
-        if isinstance(spec, (tuple, list)) and isinstance(part, (tuple, list)):
-            entries, values = cast("Sequence[Any]", spec), cast("Sequence[Any]", part)
-            if len(entries) != len(values):
-                raise UsageError(
-                    f"vmap: {name} has {len(entries)} entries for {len(values)} values"
-                    f"{where_called()}"
-                )
-            for entry, value in zip(entries, values, strict=True):
-                walk(entry, value)
-            return
-        if isinstance(spec, dict) and isinstance(part, dict):
-            specs = cast("dict[Any, Any]", spec)
-            for key, value in cast("dict[Any, Any]", part).items():
-                walk(specs.get(key, 0), value)
-            return
+    if axes is None or isinstance(axes, int):
+        return [axes] * len(tree.leaves(args))
+    pairs: list[tuple[Any, Any]]
+    if isinstance(axes, (tuple, list)) and isinstance(args, (tuple, list)):
+        if len(axes) != len(args):  # type: ignore[reportUnknownArgumentType]
+            raise UsageError(
+                f"vmap: {name} has {len(axes)} entries for {len(args)} values{where_called()}"  # type: ignore[reportUnknownArgumentType]
+            )
+        pairs = list(zip(axes, args, strict=True))  # type: ignore[reportUnknownArgumentType]
+    elif isinstance(axes, dict) and isinstance(args, dict):
+        pairs = [(axes.get(key, 0), value) for key, value in args.items()]  # type: ignore[reportUnknownVariableType]
+    else:
         raise UsageError(
-            f"vmap: {name} {spec!r} does not fit {type(part).__name__}{where_called()}"
+            f"vmap: {name} {axes!r} does not fit {type(args).__name__}{where_called()}"
         )
-
-    walk(axes, args)
-    return found
+    return [axis for spec, part in pairs for axis in _spread_axes(spec, part, name)]
 
 
 # --- matrices of derivatives ---------------------------------------------------------------------

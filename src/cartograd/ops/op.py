@@ -355,7 +355,7 @@ def full(shape: Shape, dtype: DType, fill: int | float | bool) -> Node:
     key = (shape, dtype, bits, isinstance(fill, bool))
     node = _full_cache.get(key)
     if node is None:
-        if len(_full_cache) > 4096:
+        if len(_full_cache) > 1024:
             _full_cache.clear()
         params = {"shape": shape, "dtype": dtype, "fill": fill}
         token = _fp_set(_quiet)
