@@ -561,6 +561,25 @@ UNARY: dict[str, Unary] = {
         at=((inf, (0.0, -0.0, 0.0, -0.0)),),
         base=1,
     ),
+    "normal_cdf": Unary(
+        (mp.ncdf, mp.npdf, lambda x: -x * mp.npdf(x), lambda x: (x * x - 1) * mp.npdf(x)),
+        (scales(-400, 1.55), uniform(-8, 8), uniform(-37, 37)),
+        at=(
+            (inf, (1.0, 0.0, -0.0, 0.0)),
+            (-inf, (0.0, 0.0, 0.0, 0.0)),
+        ),
+    ),
+    "normal_density": Unary(
+        (
+            mp.npdf,
+            lambda x: -x * mp.npdf(x),
+            lambda x: (x * x - 1) * mp.npdf(x),
+        ),
+        (scales(-400, 1.55), uniform(-8, 8), uniform(-37, 37)),
+        params={"n": 0},
+        at=((inf, (0.0, -0.0, 0.0)),),
+        base=1,
+    ),
     "erfinv": Unary(
         (_erfinv, _erfinv1, _erfinv2, _erfinv3),
         UNIT,

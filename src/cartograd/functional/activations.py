@@ -145,7 +145,7 @@ def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     """x times the normal distribution function of x (Hendrycks and Gimpel 2016).
 
-    Exactly, as x/2 erfc(-x/sqrt 2), which keeps its digits for large negative x; with
+    Exactly, through `normal_cdf`, which keeps its digits for large negative x; with
     approximate="tanh", x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))).
 
     >>> import cartograd as cg
@@ -160,7 +160,7 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
 
 
 def _gelu_exact(x: Tensor) -> Tensor:
-    return (0.5 * x) * xp.erfc(x * -math.sqrt(0.5))
+    return x * xp.normal_cdf(x)
 
 
 def _gelu_tanh(x: Tensor) -> Tensor:

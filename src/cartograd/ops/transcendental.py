@@ -45,6 +45,8 @@ __all__ = [
     "log10",
     "log",
     "logaddexp",
+    "normal_cdf",
+    "normal_density",
     "one_minus_square",
     "polygamma",
     "rsqrt",
@@ -287,6 +289,18 @@ gaussian: Op = unary(
     kinds="floating", flops=TRANSCENDENTAL, tags=("internal",), samples=_order(_REAL, 0),
     formula="d^n/dx^n exp(-x**2)",
     doc="A derivative of the bell curve, in whose tails the rounding of x**2 would be magnified.",
+)  # fmt: skip
+normal_cdf: Op = unary(
+    "normal_cdf", special.normal_cdf, lambda y, x: normal_density(x, n=0), kinds="floating",
+    flops=2 * TRANSCENDENTAL, samples=_REAL, formula="erfc(-x / sqrt(2)) / 2",
+    doc="The normal distribution function, with all its digits in the left tail.",
+)  # fmt: skip
+normal_density: Op = unary(
+    "normal_density", special.normal_density,
+    lambda y, x: normal_density(x, n=y.params["n"] + 1), kinds="floating",
+    flops=TRANSCENDENTAL, tags=("internal",), samples=_order(_REAL, 0),
+    formula="d^n/dx^n exp(-x**2 / 2) / sqrt(2 pi)",
+    doc="A derivative of the normal density, in whose tails rounding x**2 would be magnified.",
 )  # fmt: skip
 erfinv: Op = unary(
     "erfinv", special.erfinv, lambda y, x: erfinv_slope(x), kinds="floating", delicate=True,
