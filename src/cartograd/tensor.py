@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -492,7 +492,7 @@ class State(Tensor):
     1
     """
 
-    __slots__ = ("kept_hooks", "_wants_grad")
+    __slots__ = ("_wants_grad", "kept_hooks")
 
     def __init__(self, value: Any, requires_grad: bool = False) -> None:
         self.grad = None
@@ -649,7 +649,8 @@ class _GradMode:
         @wraps(f)
         def inside(*args: Any, **options: Any) -> Any:
             generator = f(*args, **options)
-            resume, given = generator.send, None
+            resume: Any = generator.send
+            given: Any = None
             try:
                 while True:
                     try:

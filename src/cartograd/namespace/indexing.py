@@ -8,11 +8,11 @@ function use `cg.where`.
 from __future__ import annotations
 
 import sys
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from ..dtype import DEFAULT_INT, bool_, is_integer
+from ..dtype import DEFAULT_INT, DType, bool_, is_floating, is_integer
 from ..errors import DTypeError, IndexOutOfRangeError, ShapeError, TraceError, UsageError
 from ..graph import Node, Shape, where_called
 from ..ops import movement as ops
@@ -41,18 +41,24 @@ class Plan(NamedTuple):
 
 
 def _items(key: Any) -> list[Any]:
-    return list(key) if isinstance(key, tuple) else [key]
+    return list(cast(tuple[Any, ...], key)) if isinstance(key, tuple) else [key]
 
 
 def _is_array(item: Any) -> bool:
-    if isinstance(item, (Tensor, np.ndarray)):
-        return item.ndim > 0 or item.dtype.kind == "b" or isinstance(item, Tensor)
-    return isinstance(item, (list, np.bool_))
+    if isinstance(item, np.ndarray):
+        array = cast(np.ndarray[Any, Any], item)
+        return array.ndim > 0 or array.dtype.kind == "b"
+    return isinstance(item, (Tensor, list, np.bool_))
+
+
+def _array(item: Any) -> Any:
+    """A Tensor as it is, anything else as a NumPy array."""
+    return item if isinstance(item, Tensor) else np.asarray(item)
 
 
 def _index_arrays(item: Any) -> list[Node]:
     """The index nodes that an array in a key stands for: several for a mask."""
-    node = array_node(np.asarray(item) if isinstance(item, list) else item, "indexing")
+    node = array_node(_array(item), "indexing")
     if isinstance(item, list) and not item:
         node = constant(np.zeros(0, DEFAULT_INT))
     if node.dtype == bool_:
@@ -74,16 +80,17 @@ def _index_arrays(item: Any) -> list[Node]:
 
 def _mask_rank(item: Any) -> int:
     """How many axes an array in a key consumes."""
-    dtype = item.dtype if isinstance(item, (Tensor, np.ndarray)) else np.asarray(item).dtype
-    if dtype.kind == "b":
-        return np.ndim(item) if not isinstance(item, Tensor) else item.ndim
-    return 1
+    array = _array(item)
+    return array.ndim if array.dtype.kind == "b" else 1
 
 
 def _check_mask(item: Any, shape: Shape, axis: int) -> None:
-    mask = item if isinstance(item, Tensor) else np.asarray(item)
-    if mask.dtype.kind == "b" and mask.shape != shape[axis : axis + mask.ndim]:
-        raise ShapeError(
+    mask = _array(item)
+    if mask.dtype.kind != "b":
+        return
+    lengths = shape[axis : axis + mask.ndim]
+    if any(m not in (n, 0) for m, n in zip(mask.shape, lengths, strict=True)):  # as in NumPy
+        raise IndexOutOfRangeError(
             f"a mask of shape {tuple(mask.shape)} does not fit axes {axis} to "
             f"{axis + mask.ndim - 1} of shape {shape}{where_called()}"
         )
@@ -121,12 +128,7 @@ def plan_of(shape: Shape, key: Any) -> Plan:
                 axis += 1
         elif isinstance(item, slice):
             n = shape[axis]
-            try:
-                slices.append(
-                    slice(*(_plain(v) for v in (item.start, item.stop, item.step))).indices(n)
-                )
-            except ValueError as error:
-                raise UsageError(f"{error}{where_called()}") from None
+            slices.append(_range(item, n))
             dims.append(n)
             axis += 1
         elif _is_array(item):
@@ -154,6 +156,13 @@ def plan_of(shape: Shape, key: Any) -> Plan:
             axis += 1
     adjacent = not places or places == list(range(places[0], places[0] + len(places)))
     return Plan(tuple(dims), tuple(slices), tuple(dropped), arrays, adjacent)
+
+
+def _range(item: Any, n: int) -> tuple[int, int, int]:
+    start, stop, step = (_plain(v) for v in (item.start, item.stop, item.step))
+    if step == 0:
+        raise UsageError(f"the step of a slice must not be zero{where_called()}")
+    return slice(start, stop, step).indices(n)
 
 
 def _plain(value: Any) -> Any:
@@ -213,13 +222,13 @@ def _shaped(node: Node, shape: Shape) -> Node:
 
 def normal_index(index: Node, n: int, axis: int) -> Node:
     """Indices counted from the start; a known index out of range raises IndexOutOfRangeError."""
-    value = index.value
+    value: Any = index.value
     if value is not None and index.op.name == "constant":
         bad = (value < -n) | (value >= n)
         if bad.any():
+            first = int(value[bad][0])  # pyright: ignore[reportUnknownArgumentType]
             raise IndexOutOfRangeError(
-                f"index {int(value[bad].flat[0])} is out of range for axis {axis} of length "
-                f"{n}{where_called()}"
+                f"index {first} is out of range for axis {axis} of length {n}{where_called()}"
             )
         return constant(np.where(value < 0, value + n, value)) if (value < 0).any() else index
     return where(index < 0, index + n, index)
@@ -355,8 +364,7 @@ class At:
 def coerce_to(value: Any, node: Node, name: str) -> Node:
     """A value in the dtype of a node; DTypeError if that would lose its kind."""
     if isinstance(value, (list, tuple)):
-        value = np.asarray(value)
-        value = value.astype(node.dtype) if value.dtype.kind in "fiub" else value
+        value = _weak_array(cast("list[Any]", value), node.dtype)
     found = coerce([value, wrap(constant(np.zeros((), node.dtype)))], name)[0]
     if found.dtype != node.dtype:
         raise DTypeError(
@@ -364,6 +372,20 @@ def coerce_to(value: Any, node: Node, name: str) -> Node:
             f"Tensor{where_called()}; convert one with astype"
         )
     return found
+
+
+def _weak_array(values: Any, dtype: DType) -> Any:
+    """A list of Python numbers in a dtype, if it holds them; else in a dtype of their own."""
+    array = np.asarray(values)
+    kind = array.dtype.kind
+    if dtype.kind in "iu" and kind in "iu":
+        low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+        for bad in array[(array < low) | (array > high)][:1]:
+            raise DTypeError(f"{bad} does not fit in {dtype.name}{where_called()}")
+        return array.astype(dtype)
+    if array.size == 0 or kind == "b" or (is_floating(dtype) and kind in "fiu"):
+        return array.astype(dtype)
+    return array
 
 
 def _drop_ones(node: Node, ndim: int) -> Node:
