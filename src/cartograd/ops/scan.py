@@ -1,0 +1,214 @@
+"""A loop of known length as one node.
+
+The inputs of a scan are its constants, then its carries, then its stacked inputs; its outputs are
+the final carries, then the stacked results. `body` takes (constants, carries, one slice of each
+stacked input) and returns (carries, one slice of each stacked result). Its derivative is again a
+scan: forward, over values and tangents together; in reverse, the other way over the body's vjp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import UsageError
+from ..graph import INTERPRETERS, Aval, Graph, Node, set_mode, where_called
+from .call import bundle
+from .elementwise import add
+from .op import REGISTRY, Op, build, input_node, is_float_node, like, make_op, outputs
+from .subgraph import (
+    avals_of,
+    batched_outputs,
+    check_inputs,
+    floats,
+    fresh,
+    inline,
+    or_zeros,
+    run,
+    tangents_of,
+    with_gaps,
+)
+
+__all__ = ["scan"]
+
+Array = np.ndarray[Any, Any]
+Params = Mapping[str, Any]
+
+
+def _scan_parts(items: Sequence[Any], params: Params) -> tuple[list[Any], list[Any], list[Any]]:
+    a, b = params["constants"], params["constants"] + params["carries"]
+    return list(items[:a]), list(items[a:b]), list(items[b:])
+
+
+def _scan_rule(inputs: Sequence[Node], params: Params) -> tuple[Aval, ...]:
+    body: Graph = params["body"]
+    length: int = params["length"]
+    constants, carries, xs = _scan_parts(inputs, params)
+    for x in xs:
+        if not x.shape or x.shape[0] != length:
+            raise UsageError(
+                f"scan of length {length}: a stacked input has shape {x.shape}{where_called()}"
+            )
+    given = [*avals_of(constants), *avals_of(carries), *(Aval(x.shape[1:], x.dtype) for x in xs)]
+    check_inputs("scan", body, given)
+    n = params["carries"]
+    if avals_of(body.outputs[:n]) != avals_of(carries):
+        raise UsageError(
+            f"scan: the carry goes in as ({', '.join(map(str, avals_of(carries)))}) and comes out "
+            f"as ({', '.join(map(str, avals_of(body.outputs[:n])))}){where_called()}"
+        )
+    stacked = [Aval((length, *y.shape), y.dtype) for y in body.outputs[n:]]
+    return (*avals_of(carries), *stacked)
+
+
+def _scan_eval(
+    *values: Array, body: Graph, length: int, constants: int, carries: int, reverse: bool
+) -> tuple[Array, ...]:
+    fixed = list(values[:constants])
+    carry = list(values[constants : constants + carries])
+    xs = values[constants + carries :]
+    stacked = [np.empty((length, *y.shape), y.dtype) for y in body.outputs[carries:]]
+    for i in range(length - 1, -1, -1) if reverse else range(length):
+        found = run(body, [*fixed, *carry, *(np.asarray(x[i]) for x in xs)])
+        carry = found[:carries]
+        for whole, part in zip(stacked, found[carries:], strict=True):
+            whole[i] = part
+    return (*carry, *stacked)
+
+
+def _scan_jvp(ts: Sequence[Node | None], node: Node) -> Any:
+    """One scan that carries values and tangents together."""
+    params = node.params
+    body: Graph = params["body"]
+    constants, carries, xs = _scan_parts(node.inputs, params)
+    tc, tr, tx = _scan_parts(list(ts), params)
+    tc, tr, tx = tangents_of(tc, constants), tangents_of(tr, carries), tangents_of(tx, xs)
+    pushed: Graph = INTERPRETERS["jvp"](body)
+    n, outs = params["carries"], body.outputs
+    with set_mode(staging=True):
+        slices = [input_node(x.shape[1:], x.dtype, 1 if is_float_node(x) else 0) for x in xs]
+        t_slices = [input_node(t.shape[1:], t.dtype, 1) for t in tx]
+        c, tcs, r, trs = fresh(constants), fresh(tc), fresh(carries), fresh(tr)
+        found = inline(pushed, [*c, *r, *slices, *tcs, *trs, *t_slices])
+        values, tangents = found[: len(outs)], found[len(outs) :]
+        split = len(floats(outs[:n]))
+        joined = Graph(
+            [*c, *tcs, *r, *trs, *slices, *t_slices],
+            [*values[:n], *tangents[:split], *values[n:], *tangents[split:]],
+        )
+    both = build(
+        scan,
+        [*constants, *tc, *carries, *tr, *xs, *tx],
+        {
+            "body": joined,
+            "length": params["length"],
+            "constants": len(constants) + len(tc),
+            "carries": n + split,
+            "reverse": params["reverse"],
+        },
+    )
+    every = outputs(both)
+    t_carry = every[n : n + split]
+    t_stack = every[n + split + len(outs) - n :]
+    return with_gaps([*t_carry, *t_stack], outs)
+
+
+def _scan_vjp(cts: Sequence[Node | None], node: Node, needs: Sequence[bool]) -> Any:
+    """Run again keeping every carry, then scan the other way through the body's vjp.
+
+    The carry of the way back is the cotangents of the carries, and the sums of those of the
+    constants. With sqrt-memory in mind, wrap the body in `checkpoint`.
+    """
+    params = node.params
+    body: Graph = params["body"]
+    length: int = params["length"]
+    n: int = params["carries"]
+    constants, carries, xs = _scan_parts(node.inputs, params)
+    with set_mode(staging=True):  # the same scan, handing out each carry as it went in
+        c, r = fresh(constants), fresh(carries)
+        slices = [input_node(x.shape[1:], x.dtype, 1 if is_float_node(x) else 0) for x in xs]
+        found = inline(body, [*c, *r, *slices])
+        keeping = Graph([*c, *r, *slices], [*found[:n], *r])
+    again = build(scan, node.inputs, {**params, "body": keeping})
+    seen = outputs(again)[n:]
+
+    pulled: Graph = INTERPRETERS["vjp"](body)
+    outs = body.outputs
+    fc, fr, fx = floats(constants), floats(carries), floats(xs)
+    fy = floats(outs[n:])
+    carry_cts: list[Node] = [or_zeros(cts[k], carries[k]) for k in fr]
+    stack_cts: list[Node] = [or_zeros(cts[n + k], outs[n + k], (length,)) for k in fy]
+    sums = [like(constants[k], 0.0) for k in fc]
+    with set_mode(staging=True):
+        c, r = fresh(constants), fresh(carries)
+        slices = [input_node(x.shape[1:], x.dtype, 1 if is_float_node(x) else 0) for x in xs]
+        acc, ct_r = fresh(sums), fresh([carries[k] for k in fr])
+        ct_y = fresh([outs[n + k] for k in fy])
+        grads = inline(pulled, [*c, *r, *slices, *ct_r, *ct_y])
+        g_c, g_r = grads[: len(fc)], grads[len(fc) : len(fc) + len(fr)]
+        g_x = grads[len(fc) + len(fr) :]
+        back = Graph(
+            [*c, *acc, *ct_r, *r, *slices, *ct_y],
+            [*(add(a, g) for a, g in zip(acc, g_c, strict=True)), *g_r, *g_x],
+        )
+    way_back = build(
+        scan,
+        [*constants, *sums, *carry_cts, *seen, *xs, *stack_cts],
+        {
+            "body": back,
+            "length": length,
+            "constants": len(constants),
+            "carries": len(fc) + len(fr),
+            "reverse": not params["reverse"],
+        },
+    )
+    rest = iter(outputs(way_back))
+    result: list[Node | None] = [None] * len(node.inputs)
+    for offset, places in ((0, fc), (len(constants), fr), (len(constants) + n, fx)):
+        for k in places:
+            result[offset + k] = next(rest)
+    return [r if need else None for r, need in zip(result, needs, strict=True)]
+
+
+def _swap_batch(x: Node) -> Node:
+    """(batch, length, ...) to (length, batch, ...), or back."""
+    return REGISTRY["permute"](x, axes=(1, 0, *range(2, x.ndim)))
+
+
+def _scan_batch(inputs: Sequence[Node], batched: Sequence[bool], size: int, **params: Any) -> Node:
+    """One scan over batched bodies; a carry is batched if it becomes so in any step."""
+    body: Graph = params["body"]
+    n = params["carries"]
+    constants, carries, xs = _scan_parts(list(inputs), params)
+    fc, fr, fx = _scan_parts(list(batched), params)
+    while True:
+        _, which = INTERPRETERS["batch"](body, [*fc, *fr, *fx], size)
+        grown = [a or b for a, b in zip(fr, which[:n], strict=True)]
+        if grown == fr:
+            break
+        fr = grown
+    wide = batched_outputs(body, [*fc, *fr, *fx], size)
+    with set_mode(staging=True):  # carries that stay unbatched are handed on as they are
+        plain, _ = INTERPRETERS["batch"](body, [*fc, *fr, *fx], size)
+        narrow = inline(plain, wide.inputs)
+        outs = [y if k >= n or fr[k] else narrow[k] for k, y in enumerate(wide.outputs)]
+    start = [
+        x if has or not want else REGISTRY["broadcast"](x, shape=(size, *x.shape))
+        for x, has, want in zip(carries, _scan_parts(list(batched), params)[1], fr, strict=True)
+    ]
+    rows = [_swap_batch(x) if has else x for x, has in zip(xs, fx, strict=True)]
+    found = build(scan, [*constants, *start, *rows], {**params, "body": Graph(wide.inputs, outs)})
+    every = outputs(found)
+    fixed = [
+        y if fr[k] else REGISTRY["broadcast"](y, shape=(size, *y.shape))
+        for k, y in enumerate(every[:n])
+    ]
+    return bundle([*fixed, *(_swap_batch(y) for y in every[n:])])
+
+
+scan: Op = make_op(
+    "scan", "control", _scan_eval, _scan_rule, vjp=_scan_vjp, jvp=_scan_jvp, batch=_scan_batch,
+    doc="A loop of known length that carries values along and stacks results.",
+)  # fmt: skip
