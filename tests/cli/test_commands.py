@@ -227,7 +227,7 @@ def test_output_that_nobody_reads_to_the_end():
     child = subprocess.Popen(
         [
             *(sys.executable, "-m", "cartograd", "explain", "sum(x)", "--json"),
-            f"x={list(range(2000))}",
+            f"x={list(range(9000))}",
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -78,6 +78,10 @@ class _Stopped(Exception):
     """Ctrl-C: typer would end the process for it, without a word."""
 
 
+class _Unread(Exception):
+    """Who read the output has had enough, as in `... | head`."""
+
+
 def _stoppable(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def stoppable(*args: Any, **options: Any) -> None:
@@ -85,6 +89,8 @@ def _stoppable(command: Callable[..., None]) -> Callable[..., None]:
             command(*args, **options)
         except KeyboardInterrupt:
             raise _Stopped from None
+        except BrokenPipeError:
+            raise _Unread from None
 
     return stoppable
 
@@ -382,7 +388,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = _run(words)
         with contextlib.suppress(AttributeError):
             sys.stdout.flush()
-    except BrokenPipeError:  # who read the output has had enough, as in `... | head`
+    except (BrokenPipeError, _Unread):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 128 + int(getattr(signal, "SIGPIPE", 13))
     finally:
@@ -394,7 +400,7 @@ def _run(words: list[str]) -> int:
     as_json = "--json" in words
     try:
         return int(app(args=words, prog_name="cartograd", standalone_mode=False) or 0)
-    except BrokenPipeError:
+    except (BrokenPipeError, _Unread):
         raise
     except (KeyboardInterrupt, _Stopped, typer.Abort):
         if as_json:
@@ -410,7 +416,6 @@ def _run(words: list[str]) -> int:
         return _wrong_command(error, str(told()), as_json)
 
 
-@_stoppable
 def _wrong_command(error: Any, message: str, as_json: bool) -> int:
     """An error of the command line's own parser."""
     context = getattr(error, "ctx", None)

@@ -27,6 +27,7 @@ LARGEST = 10_000_000
 """Elements that an array in a typed expression may have."""
 
 _CHARACTERS = 10_000
+_VALUE_CHARACTERS = 1_000_000
 _BITS = 64
 
 _BINARY: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
@@ -135,14 +136,14 @@ class _Builder:
 
     def plain(self, text: str) -> Any:
         """A number or a nested list of numbers."""
-        found = self._guarded(text)
+        found = self._guarded(text, _VALUE_CHARACTERS)
         if not _is_plain(found):
             raise UsageError(f"it is a {type(found).__name__}")
         return found
 
-    def _guarded(self, text: str) -> Any:
-        if len(text) > _CHARACTERS:
-            raise UsageError(f"the expression is longer than {_CHARACTERS} characters")
+    def _guarded(self, text: str, most: int = _CHARACTERS) -> Any:
+        if len(text) > most:
+            raise UsageError(f"the expression is longer than {most} characters")
         try:
             tree = ast.parse(text.strip(), mode="eval")
         except SyntaxError as error:

@@ -47,7 +47,8 @@ class TableNet(nn.Module):
 
     >>> import cartograd as cg
     >>> net = TableNet(2, [3], outputs=1)
-    >>> net(cg.zeros((4, 2)), cg.zeros((4, 1), dtype=cg.int64)).shape
+    >>> rows = {"numbers": cg.zeros((4, 2)), "categories": cg.zeros((4, 1), dtype=cg.int64)}
+    >>> net(rows).shape
     (4,)
     """
 
@@ -64,8 +65,9 @@ class TableNet(nn.Module):
         self.last = nn.Linear(hidden, outputs)
         self.outputs = outputs
 
-    def forward(self, numbers: Tensor, categories: Tensor) -> Tensor:
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """[batch, outputs] scores, or [batch] numbers when there is one output."""
+        numbers, categories = inputs["numbers"], inputs["categories"]
         parts = [numbers]
         parts += [table(categories[:, k]) for k, table in enumerate(self.embeddings)]
         x = concat(parts, axis=1) if len(parts) > 1 else numbers

@@ -193,7 +193,7 @@ def _table(model: nn.Module, inputs: Mapping[str, Any], given: str) -> Rows:
     count, rows = len(next(iter(encoded.values()))), list[dict[str, Any]]()
     for start in range(0, count, _BATCH):
         part = {name: asarray(array[start : start + _BATCH]) for name, array in encoded.items()}
-        output: Tensor = model(**part)
+        output: Tensor = model(part)
         names = [f"row {start + k + 1}" for k in range(output.shape[0])]
         if schema.target.task == "classification":
             rows += _classes(output, [str(c) for c in schema.target.classes], names)

@@ -83,7 +83,7 @@ def _errors(model: nn.Module, test: Any, goal: Any) -> dict[str, float]:
     inputs, wanted = _whole(test)
     model.eval()
     with no_grad():
-        output: Tensor = model(**inputs)
+        output: Tensor = model(inputs)
     off = goal.unscale(output.numpy()) - goal.unscale(wanted)
     return {
         "test_mae": float(np.abs(off).mean()),
