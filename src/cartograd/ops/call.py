@@ -1,4 +1,4 @@
-"""A graph as one node: `call` (checkpoint makes it), and `custom`, with a derivative the user gave."""
+"""A graph as one node: `call`, which checkpoint makes, and `custom`, whose rule the user gave."""
 
 from __future__ import annotations
 
