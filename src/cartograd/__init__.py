@@ -85,15 +85,16 @@ __all__ = [
     "log10", "log1p", "log2", "log_softmax", "logaddexp", "logical_and", "logical_not",
     "logical_or", "logical_xor", "logsumexp", "manual_seed", "matmul", "matrix_transpose", "max",
     "maximum", "mean", "meshgrid", "min", "minimum", "moveaxis", "multiply", "nan", "negative",
-    "newaxis", "nextafter", "nn", "no_grad", "nonzero", "not_equal", "one_hot", "ones", "ones_like",
-    "optim", "outer", "pad", "permute_dims", "pi", "positive", "pow", "prod", "random", "real",
-    "reciprocal", "relu", "remainder", "repeat", "reshape", "result_type", "roll", "round", "rsqrt",
-    "scan", "searchsorted", "sigmoid", "sign", "signbit", "sin", "sinc", "sinh", "softmax",
-    "softplus", "sort", "split", "sqrt", "square", "squeeze", "stack", "std", "stop_gradient",
-    "subtract", "sum", "swapaxes", "take", "take_along_axis", "tan", "tanh", "tensordot", "testing",
-    "tile", "topk", "trace", "train", "tree", "tril", "triu", "trunc", "uint16", "uint32", "uint64",
-    "uint8", "unique_all", "unique_counts", "unique_inverse", "unique_values", "unstack",
-    "value_and_grad", "var", "vecdot", "vjp", "vmap", "where", "while_loop", "zeros", "zeros_like",
+    "newaxis", "nextafter", "nn", "no_grad", "nonzero", "normal_cdf", "not_equal", "one_hot",
+    "ones", "ones_like", "optim", "outer", "pad", "permute_dims", "pi", "positive", "pow", "prod",
+    "random", "real", "reciprocal", "relu", "remainder", "repeat", "reshape", "result_type", "roll",
+    "round", "rsqrt", "scan", "searchsorted", "sigmoid", "sign", "signbit", "sin", "sinc", "sinh",
+    "softmax", "softplus", "sort", "split", "sqrt", "square", "squeeze", "stack", "std",
+    "stop_gradient", "subtract", "sum", "swapaxes", "take", "take_along_axis", "tan", "tanh",
+    "tensordot", "testing", "tile", "topk", "trace", "train", "tree", "tril", "triu", "trunc",
+    "uint16", "uint32", "uint64", "uint8", "unique_all", "unique_counts", "unique_inverse",
+    "unique_values", "unstack", "value_and_grad", "var", "vecdot", "vjp", "vmap", "where",
+    "while_loop", "zeros", "zeros_like",
 ]  # fmt: skip
 
 e, pi, inf, nan = _math.e, _math.pi, _math.inf, _math.nan
@@ -205,9 +206,9 @@ if _typing.TYPE_CHECKING:  # what the lines above put here at run time, for type
 
     abs = acos = acosh = asin = asinh = atan = atanh = bitwise_invert = ceil = conj = cos = _unary
     cosh = digamma = erf = erfc = erfinv = exp = exp2 = expm1 = floor = imag = isfinite = _unary
-    isinf = isnan = lgamma = log = log10 = log1p = log2 = logical_not = negative = positive = _unary
-    real = reciprocal = relu = round = rsqrt = sigmoid = sign = signbit = sin = sinc = sinh = _unary
-    softplus = sqrt = square = tan = tanh = trunc = _unary
+    isinf = isnan = lgamma = log = log10 = log1p = log2 = logical_not = negative = _unary
+    normal_cdf = positive = real = reciprocal = relu = round = rsqrt = sigmoid = sign = _unary
+    signbit = sin = sinc = sinh = softplus = sqrt = square = tan = tanh = trunc = _unary
     add = atan2 = bitwise_and = bitwise_left_shift = bitwise_or = bitwise_right_shift = _binary
     bitwise_xor = copysign = divide = equal = floor_divide = greater = greater_equal = _binary
     hypot = less = less_equal = logaddexp = logical_and = logical_or = logical_xor = _binary

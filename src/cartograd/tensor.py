@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -647,7 +647,7 @@ class _GradMode:
         """In the mode while the generator runs, out of it while its caller does."""
 
         @wraps(f)
-        def inside(*args: Any, **options: Any) -> Any:
+        def inside(*args: Any, **options: Any) -> Generator[Any, Any, Any]:
             generator = f(*args, **options)
             resume: Any = generator.send
             given: Any = None

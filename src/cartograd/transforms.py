@@ -401,13 +401,15 @@ def _spread_axes(axes: Any, args: Any, name: str) -> list[int | None]:
         return [axes] * len(tree.leaves(args))
     pairs: list[tuple[Any, Any]]
     if isinstance(axes, (tuple, list)) and isinstance(args, (tuple, list)):
-        if len(axes) != len(args):  # type: ignore[reportUnknownArgumentType]
+        specs, parts = cast("Sequence[Any]", axes), cast("Sequence[Any]", args)
+        if len(specs) != len(parts):
             raise UsageError(
-                f"vmap: {name} has {len(axes)} entries for {len(args)} values{where_called()}"  # type: ignore[reportUnknownArgumentType]
+                f"vmap: {name} has {len(specs)} entries for {len(parts)} values{where_called()}"
             )
-        pairs = list(zip(axes, args, strict=True))  # type: ignore[reportUnknownArgumentType]
+        pairs = list(zip(specs, parts, strict=True))
     elif isinstance(axes, dict) and isinstance(args, dict):
-        pairs = [(axes.get(key, 0), value) for key, value in args.items()]  # type: ignore[reportUnknownVariableType]
+        of = cast("dict[Any, Any]", axes)
+        pairs = [(of.get(key, 0), value) for key, value in cast("dict[Any, Any]", args).items()]
     else:
         raise UsageError(
             f"vmap: {name} {axes!r} does not fit {type(args).__name__}{where_called()}"
