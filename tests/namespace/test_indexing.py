@@ -168,6 +168,8 @@ CASES: list[tuple[tuple[int, ...], Any]] = [
     ((3, 4), (np.array([True, False, True]), 1)),
     ((3, 4), (slice(None), np.array([True, False, True, False]))),
     ((3, 4), np.zeros((3, 4), bool)),
+    ((3, 4), np.zeros((0, 4), bool)),
+    ((3, 4), np.zeros(0, bool)),
     ((3, 4), np.array(True)),
     ((3, 4), np.array(False)),
     ((3, 4), np.array(2)),
@@ -244,7 +246,7 @@ def test_writing_refuses() -> None:
         (True, DTypeError, "a bool is not an index"),
         (slice(None, None, 0), UsageError, "zero"),
         (slice(0.5), DTypeError, "slice"),
-        ([True, False, True], ShapeError, r"mask of shape \(3,\) does not fit"),
+        ([True, False, True], IndexOutOfRangeError, r"mask of shape \(3,\) does not fit"),
         (([0, 1], [0, 1, 2]), ShapeError, "do not broadcast"),
     ],
 )

@@ -12,11 +12,17 @@ from . import creation, elementwise, indexing, info, products, reductions, searc
 
 __all__ = ["FUNCTIONS"]
 
-FUNCTIONS: dict[str, Any] = dict(elementwise.FUNCTIONS)
-for _module in (creation, info, products, reductions, searching, shaping):
-    FUNCTIONS |= {name: getattr(_module, name) for name in _module.__all__}
-FUNCTIONS |= {"take": indexing.take, "take_along_axis": indexing.take_along_axis}
-del FUNCTIONS["ArrayNamespaceInfo"]
+FUNCTIONS: dict[str, Any] = {
+    **elementwise.FUNCTIONS,
+    **{
+        name: getattr(module, name)
+        for module in (creation, info, products, reductions, searching, shaping)
+        for name in module.__all__
+        if name != "ArrayNamespaceInfo"
+    },
+    "take": indexing.take,
+    "take_along_axis": indexing.take_along_axis,
+}
 
 globals().update(FUNCTIONS)
 

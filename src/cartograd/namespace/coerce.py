@@ -38,6 +38,7 @@ __all__ = [
     "coerce",
     "copied",
     "elementwise_call",
+    "listed",
     "numpy_copy",
     "promote_all",
     "shape_of",
@@ -73,7 +74,7 @@ def array_node(x: Any, name: str = "this function") -> Node:
 def numpy_copy(x: Any, name: str) -> np.ndarray[Any, Any]:
     """A NumPy array of one's own from an array of any library, or from nested sequences."""
     if isinstance(x, np.ndarray) or not hasattr(x, "__array__"):
-        return np.array(x)
+        return np.array(x)  # pyright: ignore[reportUnknownArgumentType]
     try:  # asked for as it is, since not every library's __array__ knows `copy`
         return np.array(np.asarray(x))
     except TypeError as error:
@@ -203,6 +204,11 @@ def elementwise_call(op: Op, args: tuple[Any, ...]) -> Tensor:
     return wrap(build(op, coerce(args, op.name, op.kinds), NO_PARAMS))
 
 
+def listed(x: Any) -> tuple[Any, ...]:
+    """The items of a tuple or list, or the one thing given."""
+    return (*x,) if isinstance(x, (tuple, list)) else (x,)  # pyright: ignore
+
+
 def axis_of(axis: Any, ndim: int, name: str) -> int:
     """A non-negative axis, or AxisError."""
     try:
@@ -218,9 +224,7 @@ def axes_of(axis: Any, ndim: int, name: str) -> tuple[int, ...]:
     """Sorted non-negative axes from None (all), an integer or a sequence of them."""
     if axis is None:
         return tuple(range(ndim))
-    if not isinstance(axis, (tuple, list)):
-        return (axis_of(axis, ndim, name),)
-    axes = [axis_of(k, ndim, name) for k in axis]  # type: ignore[reportUnknownVariableType]
+    axes = [axis_of(k, ndim, name) for k in listed(axis)]
     if len(set(axes)) != len(axes):
         raise AxisError(f"{name}: an axis is given twice in {axis}{where_called()}")
     return tuple(sorted(axes))
@@ -228,8 +232,7 @@ def axes_of(axis: Any, ndim: int, name: str) -> tuple[int, ...]:
 
 def shape_of(shape: Any, name: str) -> Shape:
     """A shape from an integer or a sequence of them."""
-    items = shape if isinstance(shape, (tuple, list)) else (shape,)
     try:
-        return tuple(n.__index__() for n in items)  # type: ignore[reportUnknownVariableType]
+        return tuple(n.__index__() for n in listed(shape))
     except (AttributeError, TypeError):
         raise ShapeError(f"{name}: a shape is integers, not {shape!r}{where_called()}") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -398,7 +398,7 @@ def linspace(
         raise UsageError(f"linspace: num must not be negative, not {num}{where_called()}")
     found = as_dtype(dtype) if dtype is not None else DEFAULT_FLOAT
     start, stop = (x.item() if isinstance(x, Tensor) else x for x in (start, stop))
-    value = np.linspace(start, stop, num, endpoint=endpoint)
+    value = cast(Any, np.linspace(start, stop, num, endpoint=endpoint))
     return finish(constant(value.astype(found)), requires_grad)
 
 

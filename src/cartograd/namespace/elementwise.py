@@ -11,7 +11,14 @@ from ..ops.op import REGISTRY, Op
 from ..tensor import Tensor
 from .coerce import elementwise_call
 
-__all__ = ["FUNCTIONS", "binary_method", "function_of", "reflected_method", "unary_method"]
+__all__ = [
+    "FUNCTIONS",
+    "binary_method",
+    "function_of",
+    "is_operand",
+    "reflected_method",
+    "unary_method",
+]
 
 
 def function_of(op: Op) -> Any:
@@ -78,7 +85,7 @@ def binary_method(op: Op) -> Any:
     """The method for `x <op> y`."""
 
     def method(self: Tensor, other: Any) -> Tensor:
-        if isinstance(other, Tensor) or _is_operand(other):
+        if isinstance(other, Tensor) or is_operand(other):
             return elementwise_call(op, (self, other))
         return NotImplemented
 
@@ -89,7 +96,7 @@ def reflected_method(op: Op) -> Any:
     """The method for `y <op> x` where y is no Tensor."""
 
     def method(self: Tensor, other: Any) -> Tensor:
-        if not _is_operand(other):
+        if not is_operand(other):
             return NotImplemented
         return elementwise_call(op, (other, self))
 
@@ -105,7 +112,8 @@ def unary_method(op: Op) -> Any:
     return method
 
 
-def _is_operand(x: Any) -> bool:
+def is_operand(x: Any) -> bool:
+    """Whether an operator takes `x`, rather than leave it to the method of `x`."""
     return isinstance(x, (bool, int, float, complex)) or hasattr(x, "__array__")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import ml_dtypes
 import numpy as np
@@ -63,7 +63,7 @@ def finfo(type: Any, /) -> FInfo:
     dtype = _dtype_of(type)
     if not is_floating(dtype):
         raise DTypeError(f"finfo takes floating-point dtypes, not {dtype.name}{where_called()}")
-    info = ml_dtypes.finfo(dtype)
+    info = cast(Any, ml_dtypes.finfo(dtype))
     return FInfo(
         int(info.bits),
         float(info.eps),

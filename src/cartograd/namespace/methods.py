@@ -17,7 +17,7 @@ from ..graph import where_called
 from ..ops.op import REGISTRY
 from ..tensor import Tensor
 from . import indexing, products, reductions, searching, shaping
-from .elementwise import FUNCTIONS, binary_method, reflected_method, unary_method
+from .elementwise import FUNCTIONS, binary_method, is_operand, reflected_method, unary_method
 
 __all__ = ["attach"]
 
@@ -104,6 +104,24 @@ def _expand(self: Tensor, *shape: Any) -> Tensor:
     return shaping.broadcast_to(self, shape[0] if len(shape) == 1 else shape)
 
 
+def _dim(self: Tensor) -> int:
+    """The number of axes."""
+    return self.ndim
+
+
+def _numel(self: Tensor) -> int:
+    """The number of elements."""
+    return self.size
+
+
+def _matmul(self: Tensor, other: Any) -> Any:
+    return products.matmul(self, other) if is_operand(other) else NotImplemented
+
+
+def _rmatmul(self: Tensor, other: Any) -> Any:
+    return products.matmul(other, self) if is_operand(other) else NotImplemented
+
+
 VERSIONS = ("2021.12", "2022.12", "2023.12", "2024.12", "2025.12")
 
 
@@ -131,7 +149,7 @@ def _array_ufunc(self: Tensor, ufunc: Any, method: str, *inputs: Any, **options:
         return NotImplemented
     f = _UFUNCS.get(ufunc)
     if f is None:
-        name = ufunc.__name__
+        name: str = ufunc.__name__
         f = FUNCTIONS.get(NAMES.get(name, name))
         if f is None:
             return NotImplemented
@@ -163,8 +181,7 @@ def attach(namespace: Any) -> None:
     for name, dtype in CASTS.items():
         setattr(cls, name, _cast_method(dtype))
     _UFUNCS[np.matmul] = products.matmul
-    cls.__matmul__ = lambda self, other: products.matmul(self, other)
-    cls.__rmatmul__ = lambda self, other: products.matmul(other, self)
+    cls.__matmul__, cls.__rmatmul__ = _matmul, _rmatmul
     cls.__getitem__, cls.__setitem__ = indexing.getitem, indexing.setitem
     cls.at = property(indexing.At, doc="Functional updates: `x.at[i].set(v)`, `.add(v)`.")
     cls.take = indexing.take
@@ -173,8 +190,7 @@ def attach(namespace: Any) -> None:
     cls.to, cls.transpose, cls.t, cls.expand = _to, _transpose, _t, _expand
     cls.masked_fill, cls.type_as = _masked_fill, _type_as
     cls.clone = cls.contiguous = cls.cpu = _same
-    cls.dim = lambda self: self.ndim
-    cls.numel = lambda self: self.size
+    cls.dim, cls.numel = _dim, _numel
     cls.__array_namespace__ = _namespace
     cls.__array_ufunc__ = _array_ufunc
     cls.__hash__ = object.__hash__

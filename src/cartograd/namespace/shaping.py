@@ -21,6 +21,7 @@ from .coerce import (
     cast_node,
     coerce,
     copied,
+    listed,
     promote_all,
     shape_of,
 )
@@ -167,12 +168,12 @@ def permute_dims(x: Any, /, axes: Any, *more: int) -> Tensor:
     (4, 2, 3)
     """
     node = array_node(x, "permute_dims")
-    order = axes if isinstance(axes, (tuple, list)) and not more else (axes, *more)
+    order = listed(axes) + more
     found = tuple(axis_of(k, len(node.shape), "permute_dims") for k in order)
     if sorted(found) != list(range(len(node.shape))):
         raise AxisError(
             f"permute_dims: shape {node.shape} takes each of its {len(node.shape)} axes once, not "
-            f"{tuple(order)}{where_called()}"
+            f"{order}{where_called()}"
         )
     return wrap(_permuted(node, found))
 
@@ -218,8 +219,7 @@ def moveaxis(x: Any, source: Any, destination: Any, /) -> Tensor:
     node = array_node(x, "moveaxis")
     ndim = len(node.shape)
     sources, targets = (
-        [axis_of(k, ndim, "moveaxis") for k in (a if isinstance(a, (tuple, list)) else (a,))]
-        for a in (source, destination)
+        [axis_of(k, ndim, "moveaxis") for k in listed(a)] for a in (source, destination)
     )
     if (
         len(sources) != len(targets)
@@ -242,7 +242,7 @@ def expand_dims(x: Any, /, axis: Any = 0, *, dim: Any = None) -> Tensor:
     """
     node = array_node(x, "expand_dims")
     axis = axis if dim is None else dim
-    many = axis if isinstance(axis, (tuple, list)) else (axis,)
+    many = listed(axis)
     ndim = len(node.shape) + len(many)
     places = {axis_of(k, ndim, "expand_dims") for k in many}
     if len(places) != len(many):
@@ -391,8 +391,8 @@ def roll(x: Any, /, shift: Any, *, axis: Any = None) -> Tensor:
     if axis is None:
         flat = roll(wrap(_reshaped(node, (node.size,))), shift, axis=0)
         return wrap(_reshaped(flat.node, node.shape))
-    axes = axis if isinstance(axis, (tuple, list)) else (axis,)
-    shifts = shift if isinstance(shift, (tuple, list)) else (shift,) * len(axes)
+    axes = listed(axis)
+    shifts = listed(shift) if isinstance(shift, (tuple, list)) else (shift,) * len(axes)
     if len(shifts) != len(axes):
         raise UsageError(f"roll: {len(shifts)} shifts for {len(axes)} axes{where_called()}")
     for k, by in zip(axes, shifts, strict=True):
