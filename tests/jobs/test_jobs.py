@@ -48,8 +48,8 @@ def test_a_spec_is_weighed_without_being_built(spec):
         ({"kind": "digits", "colour": 3}, "colour"),
         ({"kind": "table", "width": 3}, "sizes"),
         ({"kind": "table", "width": 3, "sizes": [[1]], "outputs": 1}, "sizes is"),
-        ({"kind": "images", "channels": 0, "classes": 2}, "cannot be built|channels"),
-        ({"kind": "text", "width": 10, "heads": 0}, "cannot be built|heads"),
+        ({"kind": "images", "channels": 0, "classes": 2}, "channels is 0"),
+        ({"kind": "text", "width": 10, "heads": 3}, "not a multiple"),
     ],
 )
 def test_specs_that_are_none(spec, message):
@@ -76,7 +76,7 @@ def test_the_gpt_looks_back_only():
     ],
 )
 def test_options_that_make_no_sense(wrong):
-    with pytest.raises(UsageError, match="at least 1|above 0"):
+    with pytest.raises(UsageError, match=r"at least 1|above 0"):
         Options(**{"epochs": 1, "batch_size": 1, "lr": 1.0, **wrong})
 
 
@@ -170,8 +170,8 @@ def test_hostile_records(tmp_path, monkeypatch):
     for model, message in (
         ({"kind": "digits", "width": 1 << 19}, "not those of the model"),
         ({"kind": "digits", "width": 16}, "do not fit"),
-        ({"kind": "digits", "width": "32"}, "not those|cannot be built"),
-        ({"kind": "digits", "width": None}, "not those|cannot be built"),
+        ({"kind": "digits", "width": "32"}, "cannot be built"),
+        ({"kind": "digits", "width": None}, "cannot be built"),
         ({"kind": "text"}, "not of its kind"),
     ):
         job["model"] = model

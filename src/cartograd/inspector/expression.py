@@ -30,26 +30,27 @@ _CHARACTERS = 10_000
 _VALUE_CHARACTERS = 1_000_000
 _BITS = 64
 
+_do: Any = operator  # its functions are typed in part only
 _BINARY: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
-    ast.Pow: operator.pow,
-    ast.MatMult: operator.matmul,
-    ast.BitAnd: operator.and_,
-    ast.BitOr: operator.or_,
-    ast.BitXor: operator.xor,
-    ast.LShift: operator.lshift,
-    ast.RShift: operator.rshift,
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
+    ast.Add: _do.add,
+    ast.Sub: _do.sub,
+    ast.Mult: _do.mul,
+    ast.Div: _do.truediv,
+    ast.FloorDiv: _do.floordiv,
+    ast.Mod: _do.mod,
+    ast.Pow: _do.pow,
+    ast.MatMult: _do.matmul,
+    ast.BitAnd: _do.and_,
+    ast.BitOr: _do.or_,
+    ast.BitXor: _do.xor,
+    ast.LShift: _do.lshift,
+    ast.RShift: _do.rshift,
+    ast.Lt: _do.lt,
+    ast.LtE: _do.le,
+    ast.Gt: _do.gt,
+    ast.GtE: _do.ge,
+    ast.Eq: _do.eq,
+    ast.NotEq: _do.ne,
 }
 _UNARY: dict[type[ast.AST], Callable[[Any], Any]] = {
     ast.USub: operator.neg,
@@ -126,7 +127,7 @@ class _Builder:
         found = self._guarded(text)
         if isinstance(found, Tensor):
             return found
-        if isinstance(found, tuple) and not isinstance(found, np.dtype):
+        if _is_tuple(found):
             raise UsageError(f"that gives {len(found)} results: choose one, as in (...)[0]")
         if isinstance(found, float):
             return asarray(np.array(found, self.dtype))
@@ -213,7 +214,7 @@ class _Builder:
         """What an operator can take: a Tensor or a plain number. A list becomes a Tensor."""
         if isinstance(value, (Tensor, bool, int, float)):
             return value
-        if isinstance(value, (list, tuple)):
+        if _is_list(value):
             return self._tensor(value)
         raise UsageError(f"a {type(value).__name__} cannot be computed with")
 
@@ -221,13 +222,13 @@ class _Builder:
         """The Tensor of a number or of a nested list, in which there may be Tensors."""
         if isinstance(value, Tensor):
             return value
-        if isinstance(value, (list, tuple)) and not _is_plain(value):
+        if _is_list(value) and not _is_plain(value):
             stack = self.functions.get("stack")
             if stack is None:
                 raise UsageError("only numbers and lists of numbers are allowed here")
             return self._run(None, lambda: stack([self._tensor(item) for item in value]))
         try:
-            array = np.array(value)
+            array: Any = np.array(value)
         except (ValueError, OverflowError):
             raise ShapeError("the rows of a list must have one length") from None
         if array.dtype.kind not in "biuf":
@@ -256,7 +257,7 @@ class _Builder:
         try:
             return self._run(node, lambda: function(*given, **options))
         except (TypeError, DTypeError):
-            arrays = [self._tensor(v) if isinstance(v, list) and v else v for v in given]
+            arrays: list[Any] = [self._tensor(v) if isinstance(v, list) and v else v for v in given]
             if all(new is old for new, old in zip(arrays, given, strict=True)):
                 raise
             return self._run(node, lambda: function(*arrays, **options))
@@ -271,8 +272,8 @@ class _Builder:
             case ast.Tuple(elts=items):
                 return tuple(self._argument(item) for item in items)
             case _:
-                found = self.build(node)
-                if isinstance(found, list) and not _is_plain(found):
+                found: Any = self.build(node)
+                if _is_list(found) and not _is_tuple(found) and not _is_plain(found):
                     return [self._tensor(item) for item in found]
                 return found
 
@@ -284,9 +285,9 @@ class _Builder:
 
     def _index(self, node: ast.AST, value: Any, key: ast.expr) -> Any:
         index = self._key(key)
-        if isinstance(value, tuple) and not isinstance(index, int):
+        if _is_tuple(value) and not isinstance(index, int):
             raise UsageError(f"several results are chosen from by a number (in {_source(node)})")
-        found: Any = value if isinstance(value, tuple) else self._operand(value)
+        found: Any = value if _is_tuple(value) else self._operand(value)
         if isinstance(found, (bool, int, float)):
             raise UsageError(f"a number has no elements (in {_source(node)})")
         return self._run(node, lambda: found[index])
@@ -304,7 +305,7 @@ class _Builder:
                 return Ellipsis
             case _:
                 found = self.build(node)
-                return self._tensor(found) if isinstance(found, (list, tuple)) else found
+                return self._tensor(found) if _is_list(found) else found
 
     def _run(self, node: ast.AST | None, act: Callable[[], Any]) -> Any:
         """What an operation gives; its error names the part of the expression it is in."""
@@ -325,7 +326,8 @@ class _Builder:
             raise DTypeError(f"{error}{where}") from None
         except Exception as error:  # functions that were given nonsense fail in many ways
             raise UsageError(f"{type(error).__name__}: {error}{where}") from None
-        for part in found if isinstance(found, (tuple, list)) else (found,):
+        parts: Any = found if _is_list(found) else (found,)
+        for part in parts:
             if isinstance(part, Tensor) and part.size > LARGEST:
                 raise UsageError(
                     f"that has {part.size:,} elements; {LARGEST:,} are the most that an "
@@ -343,9 +345,18 @@ def _without_place(message: str) -> str:
     return head + rest if place.rpartition(":")[2].isdigit() else message
 
 
+def _is_list(value: object) -> bool:
+    return isinstance(value, (list, tuple))
+
+
+def _is_tuple(value: object) -> bool:
+    """Whether a value is the several results of a function."""
+    return isinstance(value, tuple)
+
+
 def _is_plain(value: Any) -> bool:
-    if isinstance(value, (list, tuple)):
-        return all(_is_plain(item) for item in value)  # type: ignore[reportUnknownVariableType]
+    if _is_list(value):
+        return all(_is_plain(item) for item in value)
     return isinstance(value, (bool, int, float))
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -145,14 +145,15 @@ def json_safe(value: Any) -> Any:
     {'loss': 'nan', 'steps': [1, 2.5]}
     """
     if isinstance(value, Mapping):
-        return {str(k): json_safe(v) for k, v in value.items()}  # type: ignore[reportUnknownVariableType]
+        pairs: Any = value.items()  # type: ignore[reportUnknownMemberType]
+        return {str(k): json_safe(v) for k, v in pairs}
     if isinstance(value, (list, tuple)):
-        return [json_safe(v) for v in value]  # type: ignore[reportUnknownVariableType]
+        return [json_safe(v) for v in cast("list[Any]", value)]
     if value is None or isinstance(value, (bool, int, str)):
         return value
-    if isinstance(value, (float, np.floating)):
-        return float(value) if math.isfinite(value) else str(float(value))
-    return int(value) if isinstance(value, np.integer) else str(value)
+    if isinstance(value, np.generic):
+        return json_safe(value.item())
+    return value if isinstance(value, float) and math.isfinite(value) else str(value)
 
 
 def majority_baseline(train: Any, test: Any, classes: Sequence[str]) -> dict[str, Any]:
@@ -230,8 +231,7 @@ def run_job(
         seconds = time.perf_counter() - start
     except BaseException:
         if out is None:
-            with contextlib.suppress(OSError):  # only an empty folder can be removed
-                folder.rmdir()
+            _remove_unused(folder)
         raise
     test: Mapping[str, Any] = {}
     more: dict[str, Any] = {}
@@ -267,7 +267,7 @@ def _free_folder(kind: str, root: Path = Path("runs")) -> Path:
         found = root / f"{kind}-{number}"
         try:
             found.mkdir(parents=True)
-        except FileExistsError:
+        except (FileExistsError, NotADirectoryError):
             if not root.is_dir():
                 raise UsageError(
                     f"{root} is a file: name a folder for the run, --out FOLDER"
@@ -275,6 +275,14 @@ def _free_folder(kind: str, root: Path = Path("runs")) -> Path:
             number += 1
         else:
             return found
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove a folder in which a run did not begin."""
+    with contextlib.suppress(OSError):
+        if {path.name for path in folder.iterdir()} <= {".lock"}:
+            (folder / ".lock").unlink(missing_ok=True)
+            folder.rmdir()
 
 
 def _check_same(job: Job, folder: Path) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from .. import nn
-from ..errors import FileFormatError
+from ..errors import FileFormatError, UsageError
 from ..functional import gelu, scaled_dot_product_attention
 from ..namespace.creation import arange
 from ..namespace.reductions import mean
@@ -140,6 +140,8 @@ class GPT(nn.Module):
         heads: int = 4,
     ) -> None:
         super().__init__()
+        if width % heads:
+            raise UsageError(f"the width {width} is not a multiple of the heads, {heads}")
         self.context = context
         self.tokens = nn.Embedding(vocabulary, width)
         self.positions = nn.Embedding(context, width)
@@ -193,28 +195,36 @@ def build_model(spec: Mapping[str, Any]) -> nn.Module:
     >>> build_model({"kind": "digits", "width": 4}).state_dict()["0.weight"].shape
     (4, 1, 3, 3)
     """
-    options = dict(spec)
-    kind = options.pop("kind", None)
+    _check_spec(spec)
+    options = {name: value for name, value in spec.items() if name != "kind"}
+    try:
+        return BUILDERS[spec["kind"]](**options)
+    except (TypeError, ValueError, ArithmeticError, MemoryError) as error:
+        raise FileFormatError(f"the run's model cannot be built: {error}") from None
+
+
+def _check_spec(spec: Mapping[str, Any]) -> None:
+    kind = spec.get("kind")
     if kind not in BUILDERS:
         raise FileFormatError(
             f"the run's model is of kind {kind!r}, not one of {', '.join(BUILDERS)}"
         )
-    for name, value in options.items():
-        numbers: list[Any] = value if isinstance(value, list) else [value]
-        if not all(type(n) is int and 0 <= n <= _LARGEST for n in numbers):
+    for name, value in spec.items():
+        if name == "kind":
+            continue
+        least = 0 if (kind, name) == ("table", "width") else 1  # a table of categories only
+        numbers = cast("list[Any]", value) if isinstance(value, list) else [value]
+        if not all(type(n) is int and least <= n <= _LARGEST for n in numbers):
             raise FileFormatError(f"the run's model cannot be built: {name} is {value!r:.60}")
-    try:
-        return BUILDERS[kind](**options)
-    except (TypeError, ValueError, ArithmeticError, MemoryError) as error:
-        raise FileFormatError(f"the run's model cannot be built: {error}") from None
 
 
 def weigh_model(spec: Mapping[str, Any]) -> int:
     """About how many parameters a spec's model has, told without building it.
 
     >>> weigh_model({"kind": "digits", "width": 32})
-    42976
+    42912
     """
+    _check_spec(spec)
     get = dict(spec).get
     match spec.get("kind"):
         case "digits":

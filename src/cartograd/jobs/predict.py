@@ -95,7 +95,9 @@ def predict(
             if job["kind"] == "text":
                 return _text(model, given, count, temperature, seed)
             return act[job["kind"]](model, job["inputs"], given)
-        except (KeyError, TypeError) as error:
+        except CartogradError:
+            raise
+        except (LookupError, TypeError, ValueError) as error:
             raise FileFormatError(
                 f"{run}: what config.json says of inputs is damaged: {error}"
             ) from None

@@ -70,8 +70,9 @@ def prepare_text(
         "heads": heads,
     }
     held_out = _some(text.valid, 256)
-    digest = hashlib.sha256(text.train.data)
-    digest.update(text.valid.data)
+    digest = hashlib.sha256()
+    for part in (text.train.data, text.valid.data):
+        digest.update(memoryview(part))  # type: ignore[reportArgumentType]
 
     def finish(model: nn.Module) -> Mapping[str, Any]:
         start = bytes(text.valid.data[:context].tobytes())
