@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from .dtype import bool_
 from .errors import GradientError
 from .evaluate import inline
 from .graph import Graph, Node, interpreter, require_floating, set_mode, toposort
 from .ops.elementwise import add, logical_and, logical_or, negative, where
 from .ops.elementwise import multiply as mul
 from .ops.movement import cast
-from .ops.op import OUTPUT, Op, build, input_node, is_float_node, like
+from .ops.op import OUTPUT, Op, build, full, input_node, is_float_node, like
 
 __all__ = ["forward", "jvp_graph", "reverse", "vjp_graph"]
 
@@ -65,6 +66,8 @@ def reverse(
     keep: bool = False,
     watch: Callable[[Node, Node], Node | None] | None = None,
     ledger: Ledger | None = None,
+    live: Sequence[Node | None] | None = None,
+    masks: dict[Node, Mask] | None = None,
 ) -> dict[Node, Node]:
     """Reverse mode: the cotangents of `targets`, given those of `outputs`.
 
@@ -73,7 +76,8 @@ def reverse(
     `tracked` names the differentiation (as bits) to follow; unless `keep`, the nodes built do not
     depend on it any more. `watch(node, ct)` sees each node's whole cotangent when it is
     known, and may return another. `ledger(consumer, argument, incoming, local, contribution)` is
-    told of every edge; `local` is None unless the op is elementwise.
+    told of every edge; `local` is None unless the op is elementwise. `live` says where each of
+    `cts` is alive (None: everywhere); `masks` collects the same of the result.
     """
     order = toposort(outputs, tracked=tracked)
     if targets is None:
@@ -93,9 +97,10 @@ def reverse(
         if not keep:
             mode.active &= ~tracked
         sweep = _Sweep(alive, ledger)
-        for node, ct in zip(outputs, cts, strict=True):
+        for k, (node, ct) in enumerate(zip(outputs, cts, strict=True)):
             if ct is not None and node in alive:
-                sweep.receive(node, ct, None)
+                where_alive = live[k] if live is not None else None
+                sweep.receive(node, ct, None if where_alive is None else _known(where_alive))
         while order:
             node = order.pop()
             mode.source = node
@@ -111,6 +116,8 @@ def reverse(
                     entry = (replaced, None)
             if node in wanted:
                 result[node] = entry[0]
+                if masks is not None and entry[1] is not None:
+                    masks[node] = entry[1]
             else:
                 sweep.pull(node, *entry)
         mode.source = None
@@ -125,7 +132,7 @@ class _Sweep:
     def __init__(self, alive: set[Node], ledger: Ledger | None) -> None:
         self.alive, self.ledger = alive, ledger
         self.pending: dict[Node, Cotangent] = {}
-        self.several: dict[Node, list[Node | None]] = {}
+        self.several: dict[Node, list[Cotangent | None]] = {}
 
     def receive(self, node: Node, ct: Node, mask: Mask | None) -> None:
         """Add to the cotangent of a node."""
@@ -147,7 +154,9 @@ class _Sweep:
                 slots = self.several.setdefault(parent, [None] * len(parent.avals))
                 k: int = node.params["index"]
                 before = slots[k]
-                slots[k] = ct if before is None else add(before, ct)
+                if before is not None:
+                    ct, mask = add(before[0], ct), _either(before[1], mask)
+                slots[k] = (ct, mask)
         elif op.transpose is not None:
             self._pull_linear(node, op, ct, mask)
         else:
@@ -156,8 +165,23 @@ class _Sweep:
     def pull_several(self, node: Node) -> None:
         """`pull` for a node with several outputs."""
         parts = self.several.pop(node, None)
-        if parts is not None:
-            self._pull_by_vjp(node, node.op, parts)
+        if parts is None:
+            return
+        cts = [part[0] if part is not None else None for part in parts]
+        if not node.op.masked:
+            self._pull_by_vjp(node, node.op, cts)
+            return
+        needs = [source in self.alive for source in node.inputs]
+        live = [part[1].node() if part is not None and part[1] is not None else None
+                for part in parts]  # fmt: skip
+        incoming = next(ct for ct in cts if ct is not None)
+        found = node.op.vjp(cts, node, needs, live)
+        for k, (source, part) in enumerate(zip(node.inputs, found, strict=True)):
+            if part is not None and needs[k]:
+                ct, make = part
+                if self.ledger is not None:
+                    self.ledger(node, k, incoming, None, ct)
+                self.receive(source, ct, Mask(make) if make is not None else None)
 
     def _pull_elementwise(self, node: Node, op: Op, ct: Node, mask: Mask | None) -> None:
         assert op.partials is not None
@@ -353,12 +377,22 @@ def _fresh(graph: Graph) -> tuple[list[Node], list[Node]]:
 
 
 @interpreter("vjp")
-def vjp_graph(graph: Graph, wrt: Sequence[int] | None = None, *, seed_one: bool = False) -> Graph:
+def vjp_graph(
+    graph: Graph,
+    wrt: Sequence[int] | None = None,
+    *,
+    seed_one: bool = False,
+    given: Sequence[bool] | None = None,
+    masked: Sequence[bool] | None = None,
+    masks_of: Sequence[int] = (),
+) -> Graph:
     """The graph (inputs, a cotangent for each floating output) -> gradients of `wrt`.
 
     `wrt` lists positions of inputs, all floating ones by default. A gradient that is zero because
     no output depends on the input is a node of zeros. With `seed_one` every cotangent is 1 instead
-    of an input.
+    of an input. `given` says, for each output, whether it has a cotangent; `masked` whether a bool
+    input (after the cotangents) says where that is alive. For each position in `masks_of` there is
+    a bool output more, which says where the gradient of that input is alive.
     """
     positions = floating_inputs(graph) if wrt is None else tuple(wrt)
     with set_mode(staging=True, recording=True, active=1):
@@ -366,22 +400,38 @@ def vjp_graph(graph: Graph, wrt: Sequence[int] | None = None, *, seed_one: bool 
         tracked = all(inputs[k].tracked for k in positions)
         inputs, outputs = (list(inputs), list(graph.outputs)) if tracked else _fresh(graph)
         cts: list[Node | None] = []
+        live: list[Node | None] = []
         extra: list[Node] = []
-        for node in outputs:
-            if not is_float_node(node):
+        for k, node in enumerate(outputs):
+            alive: Node | None = None
+            if not is_float_node(node) or (given is not None and not given[k]):
                 cts.append(None)
             elif seed_one:
                 cts.append(like(node, 1.0))
             else:
                 extra.append(input_node(node.shape, node.dtype, 1))
                 cts.append(extra[-1])
+                if masked is not None and masked[k]:
+                    alive = input_node(node.shape, bool_)
+            live.append(alive)
         for k in positions:
             require_floating(inputs[k], f"input {graph.names[k]}")
         targets = [inputs[k] for k in positions]
-        found = reverse(outputs, cts, targets, keep=True)
+        masks: dict[Node, Mask] = {}
+        found = reverse(outputs, cts, targets, keep=True, live=live, masks=masks)
         grads = [found[t] if t in found else like(t, 0.0) for t in targets]
-    names = (*graph.names, *(f"ct{k}" for k in range(len(extra))))
-    return Graph((*inputs, *extra), grads, names=names)
+        for k in masks_of:
+            node = inputs[k]
+            if node in masks:
+                grads.append(masks[node].node())
+            else:  # everywhere, or, of a gradient that is zero altogether, nowhere
+                grads.append(full(node.shape, bool_, node in found))
+    names = (
+        *graph.names,
+        *(f"ct{k}" for k in range(len(extra))),
+        *(f"alive{k}" for k, node in enumerate(live) if node is not None),
+    )
+    return Graph((*inputs, *extra, *(n for n in live if n is not None)), grads, names=names)
 
 
 @interpreter("backward")

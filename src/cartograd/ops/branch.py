@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ..dtype import bool_
 from ..errors import GradientError, UnsupportedError, UsageError
 from ..graph import INTERPRETERS, Aval, Graph, Node, set_mode, where_called
 from .call import bundle
 from .elementwise import where as where_op
-from .op import REGISTRY, Op, build, is_float_node, like, make_op, outputs
+from .op import REGISTRY, Op, build, full, make_op, outputs
 from .subgraph import (
     avals_of,
     batched_outputs,
@@ -19,6 +20,7 @@ from .subgraph import (
     floats,
     fresh,
     inline,
+    pull,
     run,
     tangents_of,
     widen,
@@ -139,19 +141,43 @@ def _cond_eval(test: Array, *values: Array, then: Graph, other: Graph) -> tuple[
     return tuple(run(then if test else other, values))
 
 
-def _cond_vjp(cts: Sequence[Node | None], node: Node, needs: Sequence[bool]) -> Any:
-    test, operands = node.inputs[0], node.inputs[1:]
+def _cond_vjp(
+    cts: Sequence[Node | None],
+    node: Node,
+    needs: Sequence[bool],
+    masks: Sequence[Node | None],
+) -> Any:
+    """The cond of the two ways back."""
+    operands = node.inputs[1:]
     wrt = [k for k in floats(operands) if needs[1 + k]]
-    outs = node.params["then"].outputs
-    given = [
-        ct if ct is not None else like(y, 0.0)
-        for ct, y in zip(cts, outs, strict=True)
-        if is_float_node(y)
-    ]
-    then, other = (INTERPRETERS["vjp"](node.params[k], wrt) for k in ("then", "other"))
-    found = build(cond, [test, *operands, *given], {"then": then, "other": other})
-    rest = iter(outputs(found))
-    return [None, *(next(rest) if k in wrt else None for k in range(len(operands)))]
+    then, other = (pull(node.params[k], wrt, cts, masks) for k in ("then", "other"))
+    given = [*node.inputs, *then.extra]
+    found = build(cond, given, {"then": then.grads, "other": other.grads})
+    result: list[Any] = [None] * len(node.inputs)
+    for k, grad, *alive in zip(wrt, outputs(found), then.alive, other.alive, strict=True):
+        result[1 + k] = (grad, _either_alive(given, operands[k], *alive))
+    return result
+
+
+def _either_alive(
+    given: Sequence[Node], operand: Node, then: Graph | None, other: Graph | None
+) -> Callable[[], Node] | None:
+    """What makes the mask of an operand's cotangent, from those of the branches."""
+    if then is None and other is None:
+        return None
+
+    def make() -> Node:
+        with set_mode(staging=True):
+            true = full(operand.shape, bool_, True)
+            graphs = [
+                own if own is not None else Graph(model.inputs, [true])
+                for own, model in ((then, other or then), (other, then or other))
+                if model is not None
+            ]
+        first, second = graphs
+        return outputs(build(cond, given, {"then": first, "other": second}))[0]
+
+    return make
 
 
 def _cond_jvp(ts: Sequence[Node | None], node: Node) -> Any:
@@ -179,5 +205,6 @@ def _cond_batch(
 
 cond: Op = make_op(
     "cond", "control", _cond_eval, _cond_rule, vjp=_cond_vjp, jvp=_cond_jvp, batch=_cond_batch,
+    masked=True,
     doc="One of two graphs, by a test; only the one taken is run.",
 )  # fmt: skip

@@ -10,12 +10,15 @@ import numpy as np
 from ..graph import INTERPRETERS, Aval, Graph, Node
 from .op import REGISTRY, Op, build, is_float_node, like, make_op
 from .subgraph import (
+    Deferred,
+    as_graph,
     avals_of,
     batched_outputs,
     check_inputs,
     floats,
     fresh,
     inline,
+    pull,
     run,
     tangents_of,
     with_gaps,
@@ -33,18 +36,21 @@ def _call_rule(inputs: Sequence[Node], params: Params) -> tuple[Aval, ...]:
     return avals_of(graph.outputs)
 
 
-def _call_vjp(cts: Sequence[Node | None], node: Node, needs: Sequence[bool]) -> Any:
+def _call_vjp(
+    cts: Sequence[Node | None],
+    node: Node,
+    needs: Sequence[bool],
+    masks: Sequence[Node | None],
+) -> Any:
     """Run the graph again, and differentiate that: nothing inside was kept."""
-    graph: Graph = node.params["graph"]
     wrt = [k for k in floats(node.inputs) if needs[k]]
-    pulled: Graph = INTERPRETERS["vjp"](graph, wrt)
-    given = [
-        ct if ct is not None else like(y, 0.0)
-        for ct, y in zip(cts, graph.outputs, strict=True)
-        if is_float_node(y)
-    ]
-    found = iter(inline(pulled, [*node.inputs, *given]))
-    return [next(found) if k in wrt else None for k in range(len(node.inputs))]
+    pulled = pull(node.params["graph"], wrt, cts, masks)
+    given = [*node.inputs, *pulled.extra]
+    result: list[Any] = [None] * len(node.inputs)
+    for k, grad, alive in zip(wrt, inline(pulled.grads, given), pulled.alive, strict=True):
+        live = None if alive is None else lambda alive=alive: inline(alive, given)[0]
+        result[k] = (grad, live)
+    return result
 
 
 def _call_jvp(ts: Sequence[Node | None], node: Node) -> Any:
@@ -65,7 +71,7 @@ def _call_eval(*values: Array, graph: Graph) -> tuple[Array, ...]:
 
 call: Op = make_op(
     "call", "control", _call_eval, _call_rule,
-    vjp=_call_vjp, jvp=_call_jvp, batch=_call_batch,
+    vjp=_call_vjp, jvp=_call_jvp, batch=_call_batch, masked=True,
     doc="A graph as one node, run again on the way back instead of keeping what it computed.",
 )  # fmt: skip
 
@@ -91,7 +97,7 @@ def _custom_vjp(cts: Sequence[Node | None], node: Node, needs: Sequence[bool]) -
     Or, of a custom jvp, by transposing the user's tangent graph, which is linear in the tangents.
     """
     graph: Graph = node.params["graph"]
-    pulled: Graph | None = node.params["backward"]
+    pulled: Graph | Deferred | None = node.params["backward"]
     given = [
         ct if ct is not None else like(y, 0.0)
         for ct, y in zip(cts, graph.outputs, strict=True)
@@ -99,14 +105,14 @@ def _custom_vjp(cts: Sequence[Node | None], node: Node, needs: Sequence[bool]) -
     ]
     places = floats(node.inputs)
     if pulled is None:
-        pushed: Graph = node.params["forward"]
+        pushed = as_graph(node.params["forward"])
         zeros = [like(node.inputs[k], 0.0) for k in places]
         base = len(node.inputs)
         wrt = range(base, base + len(places))
         back: Graph = INTERPRETERS["vjp"](pushed, wrt)
         found = inline(back, [*node.inputs, *zeros, *given])
     else:
-        found = inline(pulled, [*node.inputs, *given])
+        found = inline(as_graph(pulled), [*node.inputs, *given])
     rest = iter(found)
     every = {k: next(rest) for k in places}
     return [every[k] if needs[k] and k in every else None for k in range(len(node.inputs))]
@@ -115,11 +121,11 @@ def _custom_vjp(cts: Sequence[Node | None], node: Node, needs: Sequence[bool]) -
 def _custom_jvp(ts: Sequence[Node | None], node: Node) -> Any:
     """By the user's tangent graph; or, of a custom vjp, by transposing its backward graph."""
     graph: Graph = node.params["graph"]
-    pushed: Graph | None = node.params["forward"]
+    pushed: Graph | Deferred | None = node.params["forward"]
     tangents = tangents_of(ts, node.inputs)
     if pushed is not None:
-        return with_gaps(inline(pushed, [*node.inputs, *tangents]), graph.outputs)
-    pulled: Graph = node.params["backward"]
+        return with_gaps(inline(as_graph(pushed), [*node.inputs, *tangents]), graph.outputs)
+    pulled = as_graph(node.params["backward"])
     base = len(node.inputs)
     outs = [y for y in graph.outputs if is_float_node(y)]
     back: Graph = INTERPRETERS["vjp"](pulled, range(base, base + len(outs)))
@@ -132,8 +138,8 @@ def _custom_batch(
     batched: Sequence[bool],
     size: int,
     graph: Graph,
-    forward: Graph | None,
-    backward: Graph | None,
+    forward: Graph | Deferred | None,
+    backward: Graph | Deferred | None,
 ) -> Node:
     """Every graph batched; an unbatched input is spread first, so that its cotangent fits."""
     wide = [
@@ -141,10 +147,15 @@ def _custom_batch(
         for x, has in zip(inputs, batched, strict=True)
     ]
 
-    def every(g: Graph | None) -> Graph | None:
-        return None if g is None else batched_outputs(g, [True] * len(g.inputs), size)
+    def every(g: Graph) -> Graph:
+        return batched_outputs(g, [True] * len(g.inputs), size)
 
-    params = {"graph": every(graph), "forward": every(forward), "backward": every(backward)}
+    def rule(g: Graph | Deferred | None) -> Graph | Deferred | None:
+        if isinstance(g, Deferred):
+            return Deferred(lambda: every(g.graph()), g.owner)
+        return None if g is None else every(g)
+
+    params = {"graph": every(graph), "forward": rule(forward), "backward": rule(backward)}
     return build(custom, wide, params)
 
 

@@ -78,6 +78,9 @@ class Op:
     them together (concat, where) rather than in each (matmul). `structural` says that the
     transpose only moves or adds cotangents: "dense" when every input element is used, "sparse"
     when some may be left out (slice, gather), so that a structural zero stays one.
+    `masked`, of ops with several outputs, says that the vjp takes a fourth argument: where each
+    cotangent is alive, as a bool node or None for everywhere; and that it returns pairs of a
+    cotangent and a function that makes the same of it, or None.
     `taken(y, *inputs)` gives, for each input, where its branch was taken (a bool node) or None.
     `takes` are the characters of the dtypes that an elementwise op takes.
     """
@@ -99,6 +102,7 @@ class Op:
     linear: Container[int] = ()
     joint: bool = False
     structural: str = ""
+    masked: bool = False
     taken: Rule | None = None
     kink: str = ""
     commutative: bool = False

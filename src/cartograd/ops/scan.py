@@ -13,15 +13,17 @@ from typing import Any
 
 import numpy as np
 
+from ..dtype import bool_
 from ..errors import UsageError
 from ..graph import INTERPRETERS, Aval, Graph, Node, set_mode, where_called
 from .call import bundle
 from .elementwise import add
-from .op import REGISTRY, Op, build, input_node, is_float_node, like, make_op, outputs
+from .op import REGISTRY, Op, build, full, input_node, is_float_node, like, make_op, outputs
 from .subgraph import (
     avals_of,
     batched_outputs,
     check_inputs,
+    everywhere,
     floats,
     fresh,
     inline,
@@ -115,11 +117,16 @@ def _scan_jvp(ts: Sequence[Node | None], node: Node) -> Any:
     return with_gaps([*t_carry, *t_stack], outs)
 
 
-def _scan_vjp(cts: Sequence[Node | None], node: Node, needs: Sequence[bool]) -> Any:
+def _scan_vjp(
+    cts: Sequence[Node | None],
+    node: Node,
+    needs: Sequence[bool],
+    masks: Sequence[Node | None],
+) -> Any:
     """Run again keeping every carry, then scan the other way through the body's vjp.
 
-    The carry of the way back is the cotangents of the carries, and the sums of those of the
-    constants. With sqrt-memory in mind, wrap the body in `checkpoint`.
+    The carry of the way back is the cotangents of the carries (with masks, where they are known),
+    and the sums of those of the constants. With sqrt-memory in mind, wrap the body in `checkpoint`.
     """
     params = node.params
     body: Graph = params["body"]
@@ -134,42 +141,80 @@ def _scan_vjp(cts: Sequence[Node | None], node: Node, needs: Sequence[bool]) -> 
     again = build(scan, node.inputs, {**params, "body": keeping})
     seen = outputs(again)[n:]
 
-    pulled: Graph = INTERPRETERS["vjp"](body)
     outs = body.outputs
     fc, fr, fx = floats(constants), floats(carries), floats(xs)
-    fy = floats(outs[n:])
+    fy = [k for k in floats(outs[n:]) if cts[n + k] is not None]
+    my = [k for k in fy if masks[n + k] is not None]
+    pulled, mr = _pull_body(body, len(constants), n, cts, masks)
     carry_cts: list[Node] = [or_zeros(cts[k], carries[k]) for k in fr]
-    stack_cts: list[Node] = [or_zeros(cts[n + k], outs[n + k], (length,)) for k in fy]
+    carry_masks = [_start(cts[k], masks[k], carries[k]) for k in mr]
+    stack_cts = [ct for k in fy if (ct := cts[n + k]) is not None]
+    stack_masks = [mask for k in my if (mask := masks[n + k]) is not None]
     sums = [like(constants[k], 0.0) for k in fc]
     with set_mode(staging=True):
         c, r = fresh(constants), fresh(carries)
         slices = [input_node(x.shape[1:], x.dtype, 1 if is_float_node(x) else 0) for x in xs]
         acc, ct_r = fresh(sums), fresh([carries[k] for k in fr])
         ct_y = fresh([outs[n + k] for k in fy])
-        grads = inline(pulled, [*c, *r, *slices, *ct_r, *ct_y])
+        m_r = [input_node(carries[k].shape, bool_) for k in mr]
+        m_y = [input_node(outs[n + k].shape, bool_) for k in my]
+        grads = inline(pulled, [*c, *r, *slices, *ct_r, *ct_y, *m_r, *m_y])
         g_c, g_r = grads[: len(fc)], grads[len(fc) : len(fc) + len(fr)]
-        g_x = grads[len(fc) + len(fr) :]
+        g_x = grads[len(fc) + len(fr) : len(fc) + len(fr) + len(fx)]
+        g_m = grads[len(fc) + len(fr) + len(fx) :]
         back = Graph(
-            [*c, *acc, *ct_r, *r, *slices, *ct_y],
-            [*(add(a, g) for a, g in zip(acc, g_c, strict=True)), *g_r, *g_x],
+            [*c, *acc, *ct_r, *m_r, *r, *slices, *ct_y, *m_y],
+            [*(add(a, g) for a, g in zip(acc, g_c, strict=True)), *g_r, *g_m, *g_x],
         )
     way_back = build(
         scan,
-        [*constants, *sums, *carry_cts, *seen, *xs, *stack_cts],
+        [*constants, *sums, *carry_cts, *carry_masks, *seen, *xs, *stack_cts, *stack_masks],
         {
             "body": back,
             "length": length,
             "constants": len(constants),
-            "carries": len(fc) + len(fr),
+            "carries": len(fc) + len(fr) + len(mr),
             "reverse": not params["reverse"],
         },
     )
-    rest = iter(outputs(way_back))
-    result: list[Node | None] = [None] * len(node.inputs)
+    every = outputs(way_back)
+    del every[len(fc) + len(fr) : len(fc) + len(fr) + len(mr)]
+    rest = iter(every)
+    result: list[Any] = [None] * len(node.inputs)
     for offset, places in ((0, fc), (len(constants), fr), (len(constants) + n, fx)):
         for k in places:
-            result[offset + k] = next(rest)
+            result[offset + k] = (next(rest), None)
     return [r if need else None for r, need in zip(result, needs, strict=True)]
+
+
+def _pull_body(
+    body: Graph,
+    constants: int,
+    n: int,
+    cts: Sequence[Node | None],
+    masks: Sequence[Node | None],
+) -> tuple[Graph, list[int]]:
+    """The body's way back, and the carries whose cotangents stay masked from step to step.
+
+    Those that come in masked, or not at all, are tried; one whose mask a step loses is dropped, and
+    the others are tried again. The masks are outputs after the gradients.
+    """
+    given = [k < n or cts[k] is not None for k in range(len(body.outputs))]
+    kept = [k for k in floats(body.outputs[:n]) if cts[k] is None or masks[k] is not None]
+    while True:
+        masked = [k in kept if k < n else masks[k] is not None for k in range(len(body.outputs))]
+        at = [constants + k for k in kept]
+        found: Graph = INTERPRETERS["vjp"](body, given=given, masked=masked, masks_of=at)
+        lost = [k for k, mask in zip(kept, found.outputs[-len(kept) :], strict=True)
+                if everywhere(mask)] if kept else []  # fmt: skip
+        if not lost:
+            return found, kept
+        kept = [k for k in kept if k not in lost]
+
+
+def _start(ct: Node | None, mask: Node | None, carry: Node) -> Node:
+    """Where the cotangent of a final carry is alive: nowhere, if there is none."""
+    return mask if mask is not None and ct is not None else full(carry.shape, bool_, False)
 
 
 def _swap_batch(x: Node) -> Node:
@@ -210,5 +255,6 @@ def _scan_batch(inputs: Sequence[Node], batched: Sequence[bool], size: int, **pa
 
 scan: Op = make_op(
     "scan", "control", _scan_eval, _scan_rule, vjp=_scan_vjp, jvp=_scan_jvp, batch=_scan_batch,
+    masked=True,
     doc="A loop of known length that carries values along and stacks results.",
 )  # fmt: skip
