@@ -115,7 +115,7 @@ def _numbers(event: Event) -> str:
 
 
 def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _whole(value: object) -> int | None:
