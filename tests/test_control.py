@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import cartograd as cg
-from cartograd.errors import GradientError, ShapeError, TraceError, UsageError
+from cartograd.errors import FileFormatError, GradientError, ShapeError, TraceError, UsageError
 
 
 def f64(value):
@@ -193,6 +193,28 @@ def test_custom_jvp_is_used_in_every_mode():
     assert cg.vmap(cg.grad(f))(f64([0.3, 0.0]))[0].item() == pytest.approx(10 * np.cos(0.3))
 
 
+def test_a_rule_may_call_its_own_function():
+    f = cg.custom_vjp(cg.exp)
+    f.defvjp(lambda x: (f(x), x), lambda x, ct: (10 * ct * f(x),))
+    g = cg.custom_jvp(cg.exp)
+    g.defjvp(lambda primals, tangents: (g(*primals), 10 * tangents[0] * g(*primals)))
+    for h in (f, g):
+        assert cg.grad(h)(f64(0.0)).item() == 10.0
+        assert cg.grad(cg.grad(h))(f64(0.0)).item() == 100.0
+        assert forward(forward(h))(f64(0.0)).item() == 100.0
+        assert cg.vmap(cg.grad(cg.grad(h)))(f64([0.0, 0.0])).tolist() == [100.0, 100.0]
+        graph = cg.trace(h)(f64(0.0))
+        assert graph.backward()(np.float64(0.0)) == 10.0
+        assert graph.equals(cg.trace(h)(f64(0.0)))
+        with pytest.raises(FileFormatError, match="for ever"):
+            graph.to_json()
+    once = scaled_sine()
+    graph = cg.trace(once)(f64(0.3), f64(2.0))
+    again = cg.Graph.from_json(graph.to_json())
+    assert again.equals(graph)
+    assert again.backward()(np.float64(0.3), np.float64(2.0))[0] == pytest.approx(20 * np.cos(0.3))
+
+
 def undefined():
     return cg.custom_vjp(lambda x: x)(1.0)
 
@@ -200,13 +222,13 @@ def undefined():
 def wrong_count():
     f = cg.custom_vjp(lambda x, y: x * y)
     f.defvjp(lambda x, y: (x * y, None), lambda _, ct: (ct,))
-    return f(1.0, 2.0)
+    return cg.grad(f)(1.0, 2.0)
 
 
 def wrong_shape():
     f = cg.custom_vjp(lambda x: x.sum())
     f.defvjp(lambda x: (x.sum(), None), lambda _, ct: (ct,))
-    return f(cg.ones(3))
+    return cg.grad(f)(cg.ones(3))
 
 
 def leaves_grad():

@@ -21,6 +21,7 @@ from .namespace.coerce import array_node
 from .ops import control as ops
 from .ops.movement import stop_gradient as stop_gradient_op
 from .ops.op import build, input_node, is_float_node, like, outputs
+from .ops.subgraph import Deferred
 from .tensor import State, Tensor, wrap
 from .trace import pair, to_nodes, tracing
 
@@ -361,7 +362,7 @@ class _Call(NamedTuple):
     structure: tree.Structure
     closed: Closed
 
-    def results(self, forward: Graph | None, backward: Graph | None) -> Any:
+    def results(self, forward: Deferred | None, backward: Deferred | None) -> Any:
         graph = self.closed.graph(self.closed.captured, [])
         params = {"graph": graph, "forward": forward, "backward": backward}
         node = build(ops.custom, [*self.closed.captured, *self.given], params)
@@ -451,8 +452,10 @@ class custom_vjp:
             back = bwd(residuals, tree.unflatten(call.closed.structure, full))
             return _cotangents(back, args, call, leaves)
 
-        backward = _trace_rule(rule, call, _specs(outs), "custom_vjp")
-        return call.results(None, _with_captured(backward, call))
+        def backward() -> Graph:
+            return _with_captured(_trace_rule(rule, call, _specs(outs), "custom_vjp"), call)
+
+        return call.results(None, Deferred(backward, self))
 
 
 def _cotangents(back: Any, args: Any, call: _Call, leaves: list[Tensor]) -> list[Node]:
@@ -521,18 +524,12 @@ class custom_jvp:
             raise UsageError(f"custom_jvp: call defjvp(rule) first{where_called()}")
         user_rule = self.rule
         call = _traced_call(self.f, args, "custom_jvp")
-        if _in_rule.get(self, 0):
-            return self.f(*args)
 
         def rule(leaves: list[Tensor], tangents: list[Tensor]) -> list[Node]:
             rest = iter(tangents)
             full = [next(rest) if is_float_node(x.node) else wrap(like(x.node, 0)) for x in leaves]
             primals = tree.unflatten(call.structure, leaves)
-            _in_rule[self] = 1
-            try:
-                result = user_rule(primals, tree.unflatten(call.structure, full))
-            finally:
-                del _in_rule[self]
+            result = user_rule(primals, tree.unflatten(call.structure, full))
             _, tangent = pair(result, "custom_jvp: rule returns (result, tangent)")
             found = to_nodes(tree.leaves(tangent), "the tangent of custom_jvp")
             for t, y in zip(found, call.closed.outputs, strict=True):
@@ -544,11 +541,12 @@ class custom_jvp:
             return [t for t, y in pairs if is_float_node(y)]
 
         floats = [n for n in call.given if is_float_node(n)]
-        forward = _trace_rule(rule, call, _specs(floats), "custom_jvp")
-        return call.results(_with_captured_tangents(forward, call, len(floats)), None)
 
+        def forward() -> Graph:
+            traced = _trace_rule(rule, call, _specs(floats), "custom_jvp")
+            return _with_captured_tangents(traced, call, len(floats))
 
-_in_rule: dict[Any, int] = {}
+        return call.results(Deferred(forward, self), None)
 
 
 def _with_captured_tangents(forward: Graph, call: _Call, count: int) -> Graph:

@@ -10,7 +10,9 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +22,7 @@ from .dtype import ALL, DType, as_dtype
 from .errors import CartogradError, FileFormatError
 from .graph import NO_PARAMS, NOWHERE, Graph, Mode, Node, Origin, Place, interpreter, set_mode
 from .ops.op import CONSTANT, REGISTRY, build, constant, full, input_node, parameter_node
+from .ops.subgraph import Deferred
 from .tree import Structure
 
 __all__ = ["fingerprint", "from_json", "graph_text", "load", "node_hashes", "to_json"]
@@ -55,7 +58,7 @@ def labels(graph: Graph) -> dict[Node, str]:
 
 
 def _param(value: Any) -> str:
-    if isinstance(value, Graph):
+    if isinstance(value, (Graph, Deferred)):
         return "<graph>"
     if isinstance(value, np.dtype):
         return cast("DType", value).name
@@ -116,7 +119,24 @@ def _digest(*parts: bytes) -> bytes:
     return found.digest()
 
 
+_open: ContextVar[tuple[object, ...]] = ContextVar("cartograd_open_rules", default=())
+
+
+@contextmanager
+def _expanded(rule: Deferred) -> Generator[Graph | None]:
+    """The graph of a custom rule; None inside itself, where it would go on for ever."""
+    above = _open.get()
+    token = _open.set((*above, rule.owner))
+    try:
+        yield None if rule.owner in above else rule.graph()
+    finally:
+        _open.reset(token)
+
+
 def _param_bytes(value: Any) -> bytes:
+    if isinstance(value, Deferred):
+        with _expanded(value) as graph:
+            return b"itself" if graph is None else _param_bytes(graph)
     if isinstance(value, Graph):
         return value.fingerprint().encode()
     if isinstance(value, float):
@@ -162,6 +182,14 @@ def fingerprint(graph: Graph) -> str:
 
 
 def _write_param(value: Any) -> Any:
+    if isinstance(value, Deferred):
+        with _expanded(value) as graph:
+            if graph is None:
+                raise FileFormatError(
+                    "a graph with a custom derivative whose rule calls its own function cannot be "
+                    "saved: the rule goes on for ever"
+                )
+            return _write_param(graph)
     if isinstance(value, Graph):
         return {"graph": _write(value)}
     if isinstance(value, np.dtype):

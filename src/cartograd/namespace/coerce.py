@@ -53,6 +53,8 @@ def array_node(x: Any, name: str = "this function") -> Node:
     """The node of a Tensor, NumPy array, scalar or nested list; arrays are copied."""
     if isinstance(x, Tensor):
         return x.node
+    if isinstance(x, np.generic):  # np.float64 is a float too: it keeps its dtype
+        return constant(np.asarray(x, as_dtype(x.dtype)))
     if isinstance(x, complex):
         raise UnsupportedError(f"{name}: complex numbers are not supported yet{where_called()}")
     if isinstance(x, bool):
@@ -107,7 +109,7 @@ def promote_all(args: Sequence[Any], name: str) -> tuple[list[Any], DType]:
     dtype: DType | None = None
     items: list[Any] = []
     for x in args:
-        if isinstance(x, SCALARS):
+        if isinstance(x, SCALARS) and not isinstance(x, np.generic):
             items.append(x)
             continue
         node = array_node(x, name)

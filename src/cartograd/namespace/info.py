@@ -116,7 +116,7 @@ def result_type(*arrays_and_dtypes: Any) -> DType:
     found: DType | None = None
     scalars: list[Any] = []
     for x in arrays_and_dtypes:
-        if isinstance(x, SCALARS):
+        if isinstance(x, SCALARS) and not isinstance(x, np.generic):
             scalars.append(x)
             continue
         is_dtype = isinstance(x, (np.dtype, type, str))
