@@ -175,6 +175,8 @@ def scan(
             f"{where_called()}; xs and length must agree"
         )
     (count,) = lengths
+    if not isinstance(count, int) or count < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise UsageError(f"scan: length is a number of steps, not {count!r}{where_called()}")
     specs = _specs(carries) + [(x.shape[1:], x.dtype) for x in stacked]
 
     def step(carry: Any, x: Any) -> Any:

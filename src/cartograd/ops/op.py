@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from ..dtype import ALL, DType, bool_, is_floating, kind_of
-from ..errors import DTypeError, ShapeError, UsageError
+from ..errors import CartogradError, DTypeError, ShapeError, UsageError
 from ..graph import (
     MODE,
     NO_PARAMS,
@@ -237,6 +237,11 @@ def build(op: Op, inputs: Sequence[Node], params: Mapping[str, Any], aval: Any =
                 result = op.eval(*[node.value for node in inputs], **params)
             else:
                 result = op.eval(*[node.value for node in inputs])
+        except ValueError as error:
+            if isinstance(error, CartogradError):
+                raise
+            what = ", ".join(map(str, aval)) if several else str(Aval(*aval))
+            raise ShapeError(f"{op.name} to {what}: {error}{where_called()}") from error
         finally:
             _fp_reset(token)
         if several:

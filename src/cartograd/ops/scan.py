@@ -146,6 +146,7 @@ def _scan_vjp(
     fy = [k for k in floats(outs[n:]) if cts[n + k] is not None]
     my = [k for k in fy if masks[n + k] is not None]
     pulled, mr = _pull_body(body, len(constants), n, cts, masks)
+    # gradients of (constants, carries, xs), then masks of the carries in mr and of xs
     carry_cts: list[Node] = [or_zeros(cts[k], carries[k]) for k in fr]
     carry_masks = [_start(cts[k], masks[k], carries[k]) for k in mr]
     stack_cts = [ct for k in fy if (ct := cts[n + k]) is not None]
@@ -161,29 +162,35 @@ def _scan_vjp(
         grads = inline(pulled, [*c, *r, *slices, *ct_r, *ct_y, *m_r, *m_y])
         g_c, g_r = grads[: len(fc)], grads[len(fc) : len(fc) + len(fr)]
         g_x = grads[len(fc) + len(fr) : len(fc) + len(fr) + len(fx)]
-        g_m = grads[len(fc) + len(fr) + len(fx) :]
+        g_m = grads[len(grads) - len(mr) - len(fx) : len(grads) - len(fx)]
+        x_masks = grads[len(grads) - len(fx) :]
         back = Graph(
             [*c, *acc, *ct_r, *m_r, *r, *slices, *ct_y, *m_y],
             [*(add(a, g) for a, g in zip(acc, g_c, strict=True)), *g_r, *g_m, *g_x],
         )
-    way_back = build(
-        scan,
-        [*constants, *sums, *carry_cts, *carry_masks, *seen, *xs, *stack_cts, *stack_masks],
-        {
-            "body": back,
-            "length": length,
-            "constants": len(constants),
-            "carries": len(fc) + len(fr) + len(mr),
-            "reverse": not params["reverse"],
-        },
-    )
-    every = outputs(way_back)
-    del every[len(fc) + len(fr) : len(fc) + len(fr) + len(mr)]
-    rest = iter(every)
+    given = [*constants, *sums, *carry_cts, *carry_masks, *seen, *xs, *stack_cts, *stack_masks]
+    held = len(fc) + len(fr) + len(mr)
+    options = {
+        "length": length,
+        "constants": len(constants),
+        "carries": held,
+        "reverse": not params["reverse"],
+    }
+    every = outputs(build(scan, given, {"body": back, **options}))
+
+    def alive(mask: Node) -> Node:
+        """Where the cotangent of a stacked input is alive: by a scan of its own, if asked for."""
+        again = Graph(back.inputs, [*back.outputs[:held], mask])
+        return outputs(build(scan, given, {"body": again, **options}))[held]
+
     result: list[Any] = [None] * len(node.inputs)
-    for offset, places in ((0, fc), (len(constants), fr), (len(constants) + n, fx)):
+    rest = iter(every)
+    for offset, places in ((0, fc), (len(constants), fr)):
         for k in places:
             result[offset + k] = (next(rest), None)
+    for k, grad, mask in zip(fx, every[held:], x_masks, strict=True):
+        live = None if everywhere(mask) else lambda mask=mask: alive(mask)
+        result[len(constants) + n + k] = (grad, live)
     return [r if need else None for r, need in zip(result, needs, strict=True)]
 
 
@@ -197,16 +204,17 @@ def _pull_body(
     """The body's way back, and the carries whose cotangents stay masked from step to step.
 
     Those that come in masked, or not at all, are tried; one whose mask a step loses is dropped, and
-    the others are tried again. The masks are outputs after the gradients.
+    the others are tried again. Their masks are outputs after the gradients, then those of the xs.
     """
     given = [k < n or cts[k] is not None for k in range(len(body.outputs))]
     kept = [k for k in floats(body.outputs[:n]) if cts[k] is None or masks[k] is not None]
     while True:
         masked = [k in kept if k < n else masks[k] is not None for k in range(len(body.outputs))]
         at = [constants + k for k in kept]
+        at += [k for k in floats(body.inputs) if k >= constants + n]
         found: Graph = INTERPRETERS["vjp"](body, given=given, masked=masked, masks_of=at)
-        lost = [k for k, mask in zip(kept, found.outputs[-len(kept) :], strict=True)
-                if everywhere(mask)] if kept else []  # fmt: skip
+        first = len(found.outputs) - len(at)
+        lost = [k for i, k in enumerate(kept) if everywhere(found.outputs[first + i])]
         if not lost:
             return found, kept
         kept = [k for k in kept if k not in lost]
