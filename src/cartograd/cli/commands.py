@@ -322,7 +322,7 @@ def text_command(
     heads: Annotated[int, typer.Option(metavar="N", help="Attention heads.", min=1)] = 4,
     epochs: Epochs = 3,
     batch_size: Batch = 12,
-    lr: Rate = 4e-3,
+    lr: Rate = 2e-3,
     seed: Seed = 0,
     out: Out = None,
     resume: Resume = False,

@@ -92,14 +92,14 @@ def show_outcome(outcome: Outcome, command: Sequence[str]) -> None:
     line(f"trained {outcome.epochs} epochs in {outcome.seconds:.1f} s; the run is in {folder}")
     line()
     line("look next:", "bold")
-    nexts = [
-        (f"cartograd predict {folder} {_INPUT[outcome.kind]}", "use what was trained"),
-        (f"{folder}/metrics.csv", "the curves"),
-        (f"{folder}/config.json", "what was trained and how"),
-        ('cartograd explain "(x + y) * z" x=-2 y=5 z=-4', "a graph, there and back"),
-    ]
-    for what, why in nexts:
-        line(f"  {what:<46}  {why}" if len(what) <= 46 else f"  {what}\n    {'':<44}  {why}")
+    nexts = {
+        "use what was trained": f"cartograd predict {folder} {_INPUT[outcome.kind]}",
+        "the curves": f"{folder}/metrics.csv",
+        "what was trained, how": f"{folder}/config.json",
+        "a graph, there and back": 'cartograd explain "(x + y) * z" x=-2 y=5 z=-4',
+    }
+    for why, what in nexts.items():
+        line(f"  {why:<23}  {what}")
 
 
 def resume_command(command: Sequence[str], folder: Path) -> str:
