@@ -128,6 +128,17 @@ def test_python_scalars_are_weak(code: str) -> None:
     assert cg.where(cg.asarray([True, False]), x, 0).dtype == dtype
 
 
+@pytest.mark.parametrize("code", NUMBERS)
+def test_python_scalars_are_weak_among_several(code: str) -> None:
+    x = cg.ones(2, dtype=dtype_of(code))
+    assert cg.stack([x[0], 1, True]).dtype == x.dtype
+    assert cg.concat([x, cg.stack([x[0], 0])]).dtype == x.dtype
+    assert cg.isin(x, 1).tolist() == [True, True] and cg.isin(1, x).item() is True
+    assert cg.searchsorted(x, 1).item() == 0
+    if code in FLOATING:
+        assert cg.stack([x[0], 0.5]).dtype == x.dtype
+
+
 def test_scalars_by_themselves_have_the_default_dtypes() -> None:
     assert cg.asarray(1).dtype == cg.asarray([1, True]).dtype == cg.int64
     assert cg.asarray(1.0).dtype == cg.asarray([1, 2.0]).dtype == cg.float32

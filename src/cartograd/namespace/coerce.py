@@ -41,6 +41,7 @@ __all__ = [
     "listed",
     "numpy_copy",
     "promote_all",
+    "promoted",
     "shape_of",
     "truth",
 ]
@@ -155,6 +156,14 @@ def broadcast_shapes(name: str, shapes: Sequence[Shape]) -> Shape:
                 size = shape[k]
         result.append(size)
     return tuple(result)
+
+
+def promoted(args: Sequence[Any], name: str) -> list[Node]:
+    """Nodes of one dtype, each of its own shape; scalars take the dtype of the arrays."""
+    items, dtype = promote_all(args, name)
+    return [
+        cast_node(x, dtype) if isinstance(x, Node) else scalar_node(x, dtype, ()) for x in items
+    ]
 
 
 def truth(node: Node) -> Node:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..dtype import bool_, is_floating, promote
+from ..dtype import bool_, is_floating
 from ..errors import DTypeError, ShapeError, UsageError
 from ..graph import NO_PARAMS, Node, where_called
 from ..ops import elementwise as elementwise_ops
@@ -19,6 +19,7 @@ from .coerce import (
     broadcast_shapes,
     cast_node,
     coerce,
+    promoted,
     scalar_node,
 )
 from .indexing import getitem
@@ -173,10 +174,7 @@ def searchsorted(x1: Any, x2: Any, /, *, side: str = "left", sorter: Any = None)
         raise ShapeError(f"searchsorted takes a 1-d x1, not shape {table.shape}{where_called()}")
     if sorter is not None:
         table = getitem(table, wrap(array_node(sorter, "searchsorted")))
-    left = table.node
-    right = array_node(x2, "searchsorted")
-    dtype = promote(left.dtype, right.dtype)
-    left, right = cast_node(left, dtype), cast_node(right, dtype)
+    left, right = promoted((table, x2), "searchsorted")
     return wrap(sort_ops.searchsorted(left, right, side=side))
 
 
@@ -258,8 +256,7 @@ def isin(x1: Any, x2: Any, /, *, invert: bool = False) -> Tensor:
     >>> cg.isin(cg.asarray([1, 2, 3]), cg.asarray([2, 3])).tolist()
     [False, True, True]
     """
-    given = wrap(array_node(x1, "isin"))
-    table = wrap(array_node(x2, "isin"))
+    given, table = (wrap(node) for node in promoted((x1, x2), "isin"))
     flat = wrap(reshape(table.node, shape=(table.size,)))
     column = wrap(reshape(given.node, shape=(*given.shape, 1)))
     found = (column == flat).any(axis=-1)

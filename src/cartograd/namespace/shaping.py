@@ -22,7 +22,7 @@ from .coerce import (
     coerce,
     copied,
     listed,
-    promote_all,
+    promoted,
     shape_of,
 )
 from .coerce import broadcast_shapes as common_shape
@@ -290,8 +290,7 @@ def _together(arrays: Any, name: str) -> list[Node]:
         arrays = list(arrays)
     if not isinstance(arrays, Sequence) or not arrays:
         raise UsageError(f"{name} takes a sequence of at least one array{where_called()}")
-    items, dtype = promote_all([array_wrap(x, name) for x in arrays], name)  # type: ignore[reportUnknownVariableType]
-    return [cast_node(node, dtype) for node in items]
+    return promoted(listed(arrays), name)
 
 
 def array_wrap(x: Any, name: str) -> Tensor:
