@@ -62,10 +62,10 @@ def write_shapes(folder, count=10):
 def test_digits(run, tmp_path):
     """The main job, shortened: what is on the screen, and what is in the folder."""
     folder = tmp_path / "run"
-    done = run("train", "digits", "--epochs", 5, "--out", folder)
+    done = run("train", "digits", "--epochs", 4, "--out", folder)
     assert done.code == 0
-    assert "training digits: 43,178 parameters, 5 epochs of 21 batches, seed 0" in done.err
-    assert "epoch 5/5  loss " in done.err
+    assert "training digits: 43,178 parameters, 4 epochs of 21 batches, seed 0" in done.err
+    assert "epoch 4/4  loss " in done.err
     assert f"cartograd predict {folder} IMAGE.png" in done.out
     assert "test accuracy  0.9" in done.out
     assert "(naive baseline: 0.1003)" in done.out
@@ -76,7 +76,7 @@ def test_digits(run, tmp_path):
     result = json.loads((folder / "result.json").read_text())
     assert result["test"]["test_accuracy"] >= 0.97
     job = json.loads((folder / "config.json").read_text())["config"]["job"]
-    assert job["settings"] == {"epochs": 5, "batch_size": 64, "lr": 0.003, "seed": 0}
+    assert job["settings"] == {"epochs": 4, "batch_size": 64, "lr": 0.003, "seed": 0}
     assert len(job["data"]["sha256"]) == 64
     taken = run("train", "digits", "--out", folder)
     assert taken.code == 2
@@ -195,7 +195,7 @@ def uninterrupted(tmp_path_factory):
     return outcome(folder)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_is_stopped_in_mid_epoch_goes_on_to_the_same_bits(
     start, tmp_path, uninterrupted, number
 ):
