@@ -424,6 +424,33 @@ def test_lists_given_to_an_update_must_fit() -> None:
     assert whole.at[cg.asarray([], dtype=cg.int64)].set([]).tolist() == [1, 2]
 
 
+def test_integers_beyond_int64_stay_integers() -> None:
+    assert cg.asarray([2**63 + 1, 1]).tolist() == [2**63 + 1, 1]
+    with pytest.raises(DTypeError):
+        cg.asarray([2**63, -1])
+    assert cg.asarray([1e30, 1]).dtype == cg.float32
+
+
+def test_an_argument_named_twice_is_refused() -> None:
+    with pytest.raises(UsageError, match="twice"):
+        cg.grad(lambda x: x * x, (0, 0))(3.0)
+    with pytest.raises(UsageError, match="twice"):
+        cg.jacrev(lambda x: x * x, (0, -1))(3.0)
+
+
+def test_what_a_graph_gives_cannot_be_written_to() -> None:
+    w, constant = cg.Parameter(cg.zeros(3)), f64(0.0, 0.0)
+
+    def f(x: Any) -> tuple[Any, ...]:
+        return cg.reshape(w, (3, 1)), constant, x, cg.reshape(x, (2, 1)), x + 1.0
+
+    for result in cg.trace(f)(constant)(np.zeros(2)):
+        with pytest.raises(ValueError, match="read-only"):
+            result[0] = 7.0
+    assert w.tolist() == [0.0, 0.0, 0.0]
+    assert constant.tolist() == [0.0, 0.0]
+
+
 def test_updates_of_one_place_twice_and_their_gradients() -> None:
     x, v, weights = f64(1.0, 2.0, 3.0), f64(10.0, 20.0, 30.0), f64(1.0, 10.0, 100.0)
     wanted = {

@@ -145,7 +145,10 @@ def trace(f: Callable[..., Any]) -> Callable[..., Graph]:
 
 @interpreter("call")
 def call(graph: Graph, *args: Any) -> Any:
-    """`graph(*args)`: on trees like those it was traced with, or on one array an input."""
+    """`graph(*args)`: on trees like those it was traced with, or on one array an input.
+
+    NumPy arrays give read-only NumPy arrays, anything else gives Tensors.
+    """
     leaves, structure = tree.flatten(args)
     if graph.in_structure is not None and len(leaves) != len(graph.inputs):
         raise UsageError(
@@ -153,12 +156,19 @@ def call(graph: Graph, *args: Any) -> Any:
         )
     given = to_nodes(leaves, "the arguments of a graph")
     if leaves and all(not isinstance(x, Tensor) and hasattr(x, "__array__") for x in leaves):
-        results: list[Any] = run(graph, [_value(node) for node in given])
+        results: list[Any] = [_seen(y) for y in run(graph, [_value(node) for node in given])]
     else:
         results = [wrap(node) for node in inline(graph, given)]
     if graph.out_structure is not None:
         return tree.unflatten(graph.out_structure, results)
     return results[0] if len(results) == 1 else tuple(results)
+
+
+def _seen(value: Any) -> Any:
+    """A read-only view: a result may be the memory of a Parameter or of another result."""
+    view = value.view()
+    view.flags.writeable = False
+    return view
 
 
 def _value(node: Node) -> Any:

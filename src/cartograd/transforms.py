@@ -95,6 +95,8 @@ def _positions(argnums: Any, count: int, name: str) -> tuple[int, ...]:
                 f"arguments{where_called()}"
             )
         found.append(k % count)
+    if len(set(found)) != len(found):
+        raise UsageError(f"{name}: an argument is named twice in argnums {argnums}{where_called()}")
     return tuple(found)
 
 

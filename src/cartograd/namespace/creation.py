@@ -16,6 +16,7 @@ from ..dtype import (
     is_floating,
     kind_of,
     promote,
+    uint64,
 )
 from ..errors import CopyError, DTypeError, ShapeError, UnsupportedError, UsageError
 from ..graph import Node, where_called
@@ -140,7 +141,7 @@ def _to_numpy(obj: Any, wanted: DType | None) -> np.ndarray[Any, Any]:
         raise UnsupportedError(f"asarray: complex numbers are not supported yet{where_called()}")
     if wanted is None:
         if array.dtype == np.float64 and not hasattr(obj, "dtype"):
-            wanted = DEFAULT_FLOAT
+            wanted = uint64 if _large_integers(obj, array) else DEFAULT_FLOAT
         elif array.dtype.kind in "OUSMm":
             raise DTypeError(
                 f"asarray: {type(obj).__name__} data of dtype {array.dtype} is not numeric"
@@ -157,6 +158,13 @@ def _to_numpy(obj: Any, wanted: DType | None) -> np.ndarray[Any, Any]:
             pass
     with np.errstate(all="ignore"):
         return array if array.dtype == wanted else array.astype(wanted)
+
+
+def _large_integers(obj: Any, array: np.ndarray[Any, Any]) -> bool:
+    """Whether NumPy made floats of a list of integers, since some are beyond int64."""
+    if array.size == 0 or not np.max(np.abs(array)) >= 2.0**63:
+        return False
+    return all(isinstance(x, int) for x in np.array(obj, dtype=object).flat)
 
 
 def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> Tensor:
