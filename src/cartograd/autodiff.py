@@ -150,6 +150,8 @@ class _Sweep:
         elif op is OUTPUT:
             parent = node.inputs[0]
             if parent in self.alive:
+                if self.ledger is not None:
+                    self.ledger(node, 0, ct, None, ct)
                 assert parent.avals is not None
                 slots = self.several.setdefault(parent, [None] * len(parent.avals))
                 k: int = node.params["index"]

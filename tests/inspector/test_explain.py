@@ -64,7 +64,7 @@ def test_gradients_and_the_chain_rule(expression, given):
             np.testing.assert_array_equal(edge.incoming * edge.local, edge.contribution)
     for node in found.nodes:
         arriving = [e.contribution for e in found.edges if e.producer == node.name]
-        if arriving and node.op != "output":
+        if arriving and node.op != "svd":  # several outputs: no one gradient to add up to
             np.testing.assert_allclose(sum(arriving), node.gradient, rtol=1e-14, atol=1e-300)
 
 
