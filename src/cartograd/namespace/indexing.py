@@ -230,7 +230,7 @@ def normal_index(index: Node, n: int, axis: int) -> Node:
             raise IndexOutOfRangeError(
                 f"index {first} is out of range for axis {axis} of length {n}{where_called()}"
             )
-        return constant(np.where(value < 0, value + n, value)) if (value < 0).any() else index
+        return constant(np.where(value < 0, value + n, value)) if (value < 0).any() else index  # pyright: ignore[reportUnknownArgumentType]
     return where(index < 0, index + n, index)
 
 
