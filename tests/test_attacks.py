@@ -451,6 +451,16 @@ def test_what_a_graph_gives_cannot_be_written_to() -> None:
     assert constant.tolist() == [0.0, 0.0]
 
 
+def test_a_graph_takes_the_trees_it_was_traced_with() -> None:
+    one, two = f64(1.0), f64(2.0)
+    graph = cg.trace(lambda d: d["a"] - d["b"])({"a": one, "b": two})
+    assert graph({"a": one, "b": two}).item() == -1.0
+    assert graph(one, two).item() == -1.0
+    for wrong in ({"b": two, "a": one}, {"a": one, "c": two}, [one, two], {"a": one}):
+        with pytest.raises(UsageError, match="traced with"):
+            graph(wrong)
+
+
 def test_updates_of_one_place_twice_and_their_gradients() -> None:
     x, v, weights = f64(1.0, 2.0, 3.0), f64(10.0, 20.0, 30.0), f64(1.0, 10.0, 100.0)
     wanted = {

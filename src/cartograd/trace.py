@@ -150,9 +150,11 @@ def call(graph: Graph, *args: Any) -> Any:
     NumPy arrays give read-only NumPy arrays, anything else gives Tensors.
     """
     leaves, structure = tree.flatten(args)
-    if graph.in_structure is not None and len(leaves) != len(graph.inputs):
+    flat = len(args) == len(leaves) == len(graph.inputs)
+    if graph.in_structure is not None and not flat and structure != graph.in_structure:
         raise UsageError(
             f"the graph was traced with arguments like {graph.in_structure}, not {structure}"
+            f"{where_called()}"
         )
     given = to_nodes(leaves, "the arguments of a graph")
     if leaves and all(not isinstance(x, Tensor) and hasattr(x, "__array__") for x in leaves):
