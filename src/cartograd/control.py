@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import update_wrapper, wraps
 from typing import Any, NamedTuple, cast
 
+import numpy as np
+
 from . import tree
 from .dtype import DType
 from .errors import ShapeError, TraceError, UsageError
@@ -175,6 +177,8 @@ def scan(
             f"{where_called()}; xs and length must agree"
         )
     (count,) = lengths
+    if isinstance(count, np.integer):
+        count = int(count)
     if not isinstance(count, int) or count < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise UsageError(f"scan: length is a number of steps, not {count!r}{where_called()}")
     specs = _specs(carries) + [(x.shape[1:], x.dtype) for x in stacked]
