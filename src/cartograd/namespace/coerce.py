@@ -23,7 +23,7 @@ from ..dtype import (
     promote,
 )
 from ..errors import AxisError, DTypeError, ShapeError, UnsupportedError
-from ..graph import NO_PARAMS, Aval, Node, Shape, where_called
+from ..graph import NO_PARAMS, Aval, Node, Shape, new_tuple, where_called
 from ..ops.movement import broadcast, cast, identity
 from ..ops.op import Op, build, constant, full
 from ..tensor import Tensor, wrap
@@ -47,7 +47,6 @@ __all__ = [
 ]
 
 SCALARS = (bool, int, float)
-_new_tuple: Any = tuple.__new__  # of a NamedTuple: a third of the time of calling the class
 
 
 def array_node(x: Any, name: str = "this function") -> Node:
@@ -55,7 +54,8 @@ def array_node(x: Any, name: str = "this function") -> Node:
     if isinstance(x, Tensor):
         return x.node
     if isinstance(x, np.generic):  # np.float64 is a float too: it keeps its dtype
-        return constant(np.asarray(x, as_dtype(x.dtype)))
+        scalar: Any = x
+        return constant(np.asarray(scalar, as_dtype(scalar.dtype)))
     if isinstance(x, complex):
         raise UnsupportedError(f"{name}: complex numbers are not supported yet{where_called()}")
     if isinstance(x, bool):
@@ -210,7 +210,7 @@ def elementwise_call(op: Op, args: tuple[Any, ...]) -> Tensor:
                 if right.shape == shape and right.dtype is dtype:
                     nodes = (left, right)
             if nodes is not None:
-                aval = _new_tuple(Aval, (shape, dtype)) if op.result == "same" else None
+                aval = new_tuple(Aval, (shape, dtype)) if op.result == "same" else None
                 return wrap(build(op, nodes, NO_PARAMS, aval))
     return wrap(build(op, coerce(args, op.name, op.kinds), NO_PARAMS))
 
