@@ -54,8 +54,7 @@ def array_node(x: Any, name: str = "this function") -> Node:
     if isinstance(x, Tensor):
         return x.node
     if isinstance(x, np.generic):  # np.float64 is a float too: it keeps its dtype
-        scalar: Any = x
-        return constant(np.asarray(scalar, as_dtype(scalar.dtype)))
+        return constant(np.asarray(x, as_dtype(type(x))))  # pyright: ignore[reportUnknownArgumentType]
     if isinstance(x, complex):
         raise UnsupportedError(f"{name}: complex numbers are not supported yet{where_called()}")
     if isinstance(x, bool):
