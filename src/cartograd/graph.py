@@ -125,6 +125,18 @@ def is_internal(filename: str) -> bool:
     return known
 
 
+# The Origins made so far, one for each place and scope, so that the nodes of a loop share theirs. An
+# Origin holds its code object, so an id here is not used again.
+_origins: dict[tuple[int, int, str], Origin] = {}
+
+
+def _keep_origin(key: tuple[int, int, str], origin: Origin) -> Origin:
+    if len(_origins) >= 1 << 16:  # a program that makes code without end
+        _origins.clear()
+    _origins[key] = origin
+    return origin
+
+
 def user_origin(scope_path: str = "") -> Origin:
     """The Origin of the innermost frame outside Cartograd."""
     frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
@@ -135,7 +147,11 @@ def user_origin(scope_path: str = "") -> Origin:
         if internal is None:
             internal = is_internal(code.co_filename)
         if not internal:
-            return new_tuple(Origin, (code, frame.f_lasti, scope_path, False))
+            key = (id(code), frame.f_lasti, scope_path)
+            origin = _origins.get(key)
+            if origin is None:
+                origin = _keep_origin(key, Origin(code, frame.f_lasti, scope_path, False))
+            return origin
         frame = frame.f_back
     return Origin(None, 0, scope_path, False)
 
