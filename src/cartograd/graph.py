@@ -125,8 +125,8 @@ def is_internal(filename: str) -> bool:
     return known
 
 
-# The Origins made so far, one for each place and scope, so that the nodes of a loop share theirs. An
-# Origin holds its code object, so an id here is not used again.
+# The Origins made so far, one for each place and scope, so that the nodes of a loop share theirs.
+# An Origin holds its code object, so an id here is not used again.
 _origins: dict[tuple[int, int, str], Origin] = {}
 
 
