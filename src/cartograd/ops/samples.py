@@ -15,7 +15,8 @@ __all__ = ["Sample"]
 class Sample:
     """One application of an op: float64 (or other) arrays, and the op's params.
 
-    `diff` lists the inputs to differentiate (None: every floating one).
+    `diff` lists the inputs to differentiate (None: every floating one). `atol` is how far off a
+    derivative may be by rounding inside the op alone, where it is zero by cancellation.
 
     >>> Sample((np.ones(3),)).params
     {}
@@ -24,3 +25,4 @@ class Sample:
     args: tuple[np.ndarray[Any, Any], ...]
     params: Mapping[str, Any] = field(default_factory=dict[str, Any])
     diff: tuple[int, ...] | None = None
+    atol: float = 0.0
