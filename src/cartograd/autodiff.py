@@ -17,7 +17,7 @@ from .graph import Graph, Node, interpreter, require_floating, set_mode, toposor
 from .ops.elementwise import add, logical_and, logical_or, negative, where
 from .ops.elementwise import multiply as mul
 from .ops.movement import cast
-from .ops.op import OUTPUT, Op, build, full, input_node, is_float_node, like
+from .ops.op import OUTPUT, Op, argument, build, full, input_node, is_float_node, like
 
 __all__ = ["forward", "jvp_graph", "reverse", "vjp_graph"]
 
@@ -374,7 +374,7 @@ def floating_inputs(graph: Graph) -> tuple[int, ...]:
 
 def _fresh(graph: Graph) -> tuple[list[Node], list[Node]]:
     """New inputs that are tracked, and the outputs rebuilt on them."""
-    inputs = [input_node(n.shape, n.dtype, 1 if is_float_node(n) else 0) for n in graph.inputs]
+    inputs = [argument(n.shape, n.dtype) for n in graph.inputs]
     return inputs, inline(graph, inputs)
 
 

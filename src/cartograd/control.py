@@ -18,12 +18,12 @@ from . import tree
 from .dtype import DType
 from .errors import ShapeError, TraceError, UsageError
 from .evaluate import rebuild
-from .graph import Graph, Node, Shape, next_number, set_mode, where_called
+from .graph import Graph, Node, Shape, next_number, set_mode, toposort, where_called
 from .namespace.coerce import array_node
 from .ops import control as ops
 from .ops.movement import stop_gradient as stop_gradient_op
-from .ops.op import build, input_node, is_float_node, like, outputs
-from .ops.subgraph import Deferred
+from .ops.op import argument, build, input_node, is_float_node, like, outputs
+from .ops.subgraph import Deferred, fresh
 from .tensor import State, Tensor, wrap
 from .trace import pair, to_nodes, tracing
 
@@ -62,37 +62,22 @@ class Closed:
         before = dict(states)
         now = {state: new for state, _, new in self.states}
         with set_mode(staging=True, recording=True):
-            lifted = [input_node(n.shape, n.dtype, int(is_float_node(n))) for n in captured]
-            carried = [input_node(n.shape, n.dtype, int(is_float_node(n))) for _, n in states]
+            lifted = fresh(captured)
+            carried = fresh([node for _, node in states])
             replace = dict(zip(captured, lifted, strict=True))
             replace.update({before[s]: c for (s, _), c in zip(states, carried, strict=True)})
             own = dict(replace)
             wanted = [now.get(s, before[s]) for s, _ in states] + self.outputs
-            body = _inside(wanted, self.inputs, set(replace))
+            body = toposort([*wanted, *self.inputs], until=set(replace))
             outs = rebuild(body, own, wanted)
         return Graph([*lifted, *carried, *self.inputs], outs)
-
-
-def _inside(outputs: Sequence[Node], inputs: Sequence[Node], edge: set[Node]) -> list[Node]:
-    """The nodes between `edge` (included) and the outputs, in topological order."""
-    stack = list(outputs)
-    seen = set(stack) | set(inputs)
-    while stack:
-        node = stack.pop()
-        if node in edge:
-            continue
-        for source in node.inputs:
-            if source not in seen:
-                seen.add(source)
-                stack.append(source)
-    return sorted(seen, key=lambda node: node.id)
 
 
 def close(f: Callable[..., Any], specs: Sequence[Spec], structure: tree.Structure) -> Closed:
     """Trace f on inputs of given shapes and dtypes, which `structure` makes its arguments."""
     start = next_number()
     with tracing() as frame, set_mode(staging=True, recording=True):
-        inputs = [input_node(s, d, 1 if d.kind in "fV" else 0) for s, d in specs]
+        inputs = [argument(shape, dtype) for shape, dtype in specs]
         result = f(*tree.unflatten(structure, [wrap(node) for node in inputs]))
         outs, out_structure = tree.flatten(result)
         results = to_nodes(outs, "the results of a traced function")

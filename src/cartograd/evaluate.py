@@ -14,7 +14,6 @@ from .ops.op import build, quiet
 __all__ = ["Program", "inline", "program_of", "rebuild", "run", "verify"]
 
 Array = np.ndarray[Any, Any]
-LEAVES = frozenset({"constant", "input", "parameter", "full"})
 
 
 def check_arguments(graph: Graph, given: Sequence[Any]) -> None:
@@ -181,7 +180,7 @@ def verify(graph: Graph) -> None:
             if source not in known:
                 raise UsageError(f"{node!r} uses {source!r} before it is made")
         known.add(node)
-        if node.op.name in LEAVES:
+        if not node.inputs and node.op.family == "leaf":
             continue
         aval = node.op.rule(node.inputs, node.params)
         found: Any = node.avals if node.avals is not None else node.aval

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextvars import ContextVar
 from operator import attrgetter
 from pathlib import Path
@@ -468,10 +468,13 @@ class Edge(NamedTuple):
 by_number = attrgetter("id")
 
 
-def toposort(outputs: Iterable[Node], *, tracked: int = 0) -> list[Node]:
+def toposort(
+    outputs: Iterable[Node], *, tracked: int = 0, until: Collection[Node] = ()
+) -> list[Node]:
     """Every node the outputs are computed from, each after its inputs.
 
-    With `tracked`, only nodes that depend on one of those differentiations are followed.
+    With `tracked`, only nodes that depend on one of those differentiations are followed; what is
+    behind the nodes of `until` is left out.
 
     >>> toposort([])
     []
@@ -483,7 +486,10 @@ def toposort(outputs: Iterable[Node], *, tracked: int = 0) -> list[Node]:
     seen = set(stack)
     add = seen.add
     while stack:
-        for source in stack.pop().inputs:
+        node = stack.pop()
+        if node in until:
+            continue
+        for source in node.inputs:
             if source not in seen and (not tracked or source.tracked & tracked):
                 add(source)
                 stack.append(source)

@@ -28,7 +28,6 @@ from .tree import Structure
 __all__ = ["fingerprint", "from_json", "graph_text", "load", "node_hashes", "to_json"]
 
 FORMAT, VERSION = "cartograd.graph", 1
-LEAVES = ("constant", "input", "parameter", "full")
 
 # --- printing ------------------------------------------------------------------------------------
 
@@ -372,7 +371,8 @@ def _read_node(entry: Mapping[str, Any], made: Sequence[Node], mode: Mode) -> No
     given = _dict(entry.get("params") or {}, f"the params of a {name} are malformed")
     params = {key: _read_param(value) for key, value in given.items()}
     avals = [(_read_shape(a[0]), as_dtype(a[1])) for a in entry["avals"]]
-    _need(len(avals) >= 1 or name not in LEAVES, f"a {name} has no shape")
+    shapeless = not avals and REGISTRY[name].family in ("leaf", "creation")
+    _need(not shapeless, f"a {name} has no shape")
     tracked = 1 if entry.get("tracked") else 0
     if name in ("constant", "parameter"):
         values = [_read_array(value) for value in entry["values"]]

@@ -20,7 +20,7 @@ from .dtype import float64, is_floating
 from .errors import GradientError, UsageError
 from .evaluate import run
 from .graph import Graph, Shape, set_mode
-from .ops.op import REGISTRY, Op, build, constant, input_node, outputs
+from .ops.op import REGISTRY, Op, argument, build, constant, outputs
 from .ops.samples import Sample
 from .tensor import Tensor, wrap
 from .trace import to_nodes
@@ -279,5 +279,5 @@ def _check_derivatives(op: Op, sample: Sample, order: int, rtol: float, step: fl
 
 def _graph(op: Op, sample: Sample) -> Graph:
     with set_mode(staging=True, recording=True):
-        inputs = [input_node(a.shape, a.dtype, int(a.dtype == float64)) for a in sample.args]
+        inputs = [argument(a.shape, a.dtype) for a in sample.args]
         return Graph(inputs, outputs(build(op, inputs, dict(sample.params))))

@@ -14,7 +14,7 @@ from .errors import DTypeError, UsageError
 from .evaluate import inline, run
 from .graph import MODE, Graph, Node, interpreter, set_mode, where_called
 from .namespace.coerce import array_node
-from .ops.op import input_node, is_float_node
+from .ops.op import argument
 from .tensor import State, Tensor, wrap
 
 __all__ = ["Trace", "input_names", "is_array", "pair", "to_nodes", "trace", "tracing"]
@@ -128,7 +128,7 @@ def trace(f: Callable[..., Any]) -> Callable[..., Graph]:
         leaves, structure = tree.flatten(args)
         given = to_nodes(leaves, "the arguments of a traced function")
         with tracing(), set_mode(staging=True, recording=True):
-            inputs = [input_node(n.shape, n.dtype, 1 if is_float_node(n) else 0) for n in given]
+            inputs = [argument(n.shape, n.dtype) for n in given]
             result = f(*tree.unflatten(structure, [wrap(n) for n in inputs]), **options)
             outs, out_structure = tree.flatten(result)
             outputs = to_nodes(outs, "the results of a traced function")

@@ -12,7 +12,7 @@ from ..errors import GradientError, UnsupportedError, UsageError
 from ..graph import INTERPRETERS, Aval, Graph, Node, set_mode, where_called
 from .call import bundle
 from .elementwise import where as where_op
-from .op import REGISTRY, Op, build, full, make_op, outputs
+from .op import Op, build, full, make_op, outputs, spread
 from .subgraph import (
     avals_of,
     batched_outputs,
@@ -94,10 +94,7 @@ def _while_jvp(ts: Sequence[Node | None], node: Node) -> Any:
 def _while_batch(inputs: Sequence[Node], batched: Sequence[bool], size: int, **params: Any) -> Node:
     """Loop while any element wants to; an element that has stopped keeps its carry."""
     a = params["constants"]
-    wide = [
-        x if has else REGISTRY["broadcast"](x, shape=(size, *x.shape))
-        for x, has in zip(inputs, batched, strict=True)
-    ]
+    wide = spread(inputs, batched, size)
     every = [True] * len(wide)
     test, body = (batched_outputs(params[k], every, size) for k in ("test", "body"))
     with set_mode(staging=True):

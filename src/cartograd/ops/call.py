@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..graph import INTERPRETERS, Aval, Graph, Node
-from .op import REGISTRY, Op, build, is_float_node, like, make_op
+from .op import Op, build, is_float_node, like, make_op, spread
 from .subgraph import (
     Deferred,
     as_graph,
@@ -98,11 +98,7 @@ def _custom_vjp(cts: Sequence[Node | None], node: Node, needs: Sequence[bool]) -
     """
     graph: Graph = node.params["graph"]
     pulled: Graph | Deferred | None = node.params["backward"]
-    given = [
-        ct if ct is not None else like(y, 0.0)
-        for ct, y in zip(cts, graph.outputs, strict=True)
-        if is_float_node(y)
-    ]
+    given = tangents_of(cts, graph.outputs)
     places = floats(node.inputs)
     if pulled is None:
         pushed = as_graph(node.params["forward"])
@@ -142,10 +138,7 @@ def _custom_batch(
     backward: Graph | Deferred | None,
 ) -> Node:
     """Every graph batched; an unbatched input is spread first, so that its cotangent fits."""
-    wide = [
-        x if has else REGISTRY["broadcast"](x, shape=(size, *x.shape))
-        for x, has in zip(inputs, batched, strict=True)
-    ]
+    wide = spread(inputs, batched, size)
 
     def every(g: Graph) -> Graph:
         return batched_outputs(g, [True] * len(g.inputs), size)

@@ -48,6 +48,7 @@ __all__ = [
     "REGISTRY",
     "Op",
     "apply",
+    "argument",
     "assign_node",
     "build",
     "constant",
@@ -321,6 +322,11 @@ def constant(value: np.ndarray[Any, Any]) -> Node:
 def input_node(shape: Shape, dtype: DType, tracked: int = 0, scope: str = "") -> Node:
     """A placeholder of a traced function: shape and dtype, no value."""
     return Node(INPUT, (), NO_PARAMS, shape, dtype, None, tracked, user_origin(scope))
+
+
+def argument(shape: Shape, dtype: DType) -> Node:
+    """A placeholder of which derivatives can be taken, where they exist for its dtype."""
+    return input_node(shape, dtype, 1 if is_floating(dtype) else 0)
 
 
 def parameter_node(value: np.ndarray[Any, Any], tracked: int, holder: Any = None) -> Node:

@@ -18,7 +18,18 @@ from ..errors import UsageError
 from ..graph import INTERPRETERS, Aval, Graph, Node, set_mode, where_called
 from .call import bundle
 from .elementwise import add
-from .op import REGISTRY, Op, build, full, input_node, is_float_node, like, make_op, outputs
+from .op import (
+    REGISTRY,
+    Op,
+    argument,
+    build,
+    full,
+    input_node,
+    like,
+    make_op,
+    outputs,
+    spread,
+)
 from .subgraph import (
     avals_of,
     batched_outputs,
@@ -90,7 +101,7 @@ def _scan_jvp(ts: Sequence[Node | None], node: Node) -> Any:
     pushed: Graph = INTERPRETERS["jvp"](body)
     n, outs = params["carries"], body.outputs
     with set_mode(staging=True):
-        slices = [input_node(x.shape[1:], x.dtype, 1 if is_float_node(x) else 0) for x in xs]
+        slices = [argument(x.shape[1:], x.dtype) for x in xs]
         t_slices = [input_node(t.shape[1:], t.dtype, 1) for t in tx]
         c, tcs, r, trs = fresh(constants), fresh(tc), fresh(carries), fresh(tr)
         found = inline(pushed, [*c, *r, *slices, *tcs, *trs, *t_slices])
@@ -135,7 +146,7 @@ def _scan_vjp(
     constants, carries, xs = _scan_parts(node.inputs, params)
     with set_mode(staging=True):  # the same scan, handing out each carry as it went in
         c, r = fresh(constants), fresh(carries)
-        slices = [input_node(x.shape[1:], x.dtype, 1 if is_float_node(x) else 0) for x in xs]
+        slices = [argument(x.shape[1:], x.dtype) for x in xs]
         found = inline(body, [*c, *r, *slices])
         keeping = Graph([*c, *r, *slices], [*found[:n], *r])
     again = build(scan, node.inputs, {**params, "body": keeping})
@@ -154,7 +165,7 @@ def _scan_vjp(
     sums = [like(constants[k], 0.0) for k in fc]
     with set_mode(staging=True):
         c, r = fresh(constants), fresh(carries)
-        slices = [input_node(x.shape[1:], x.dtype, 1 if is_float_node(x) else 0) for x in xs]
+        slices = [argument(x.shape[1:], x.dtype) for x in xs]
         acc, ct_r = fresh(sums), fresh([carries[k] for k in fr])
         ct_y = fresh([outs[n + k] for k in fy])
         m_r = [input_node(carries[k].shape, bool_) for k in mr]
@@ -254,11 +265,7 @@ def _scan_batch(inputs: Sequence[Node], batched: Sequence[bool], size: int, **pa
     rows = [_swap_batch(x) if has else x for x, has in zip(xs, fx, strict=True)]
     found = build(scan, [*constants, *start, *rows], {**params, "body": Graph(wide.inputs, outs)})
     every = outputs(found)
-    fixed = [
-        y if fr[k] else REGISTRY["broadcast"](y, shape=(size, *y.shape))
-        for k, y in enumerate(every[:n])
-    ]
-    return bundle([*fixed, *(_swap_batch(y) for y in every[n:])])
+    return bundle([*spread(every[:n], fr, size), *(_swap_batch(y) for y in every[n:])])
 
 
 scan: Op = make_op(

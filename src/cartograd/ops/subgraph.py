@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import UsageError
 from ..graph import INTERPRETERS, Aval, Graph, Node, set_mode, where_called
-from .op import REGISTRY, input_node, is_float_node, like
+from .op import REGISTRY, argument, is_float_node, like, spread
 
 __all__ = [
     "Deferred",
@@ -91,7 +91,7 @@ def floats(nodes: Sequence[Node]) -> list[int]:
 
 def fresh(nodes: Sequence[Node]) -> list[Node]:
     """New inputs like some nodes."""
-    return [input_node(n.shape, n.dtype, 1 if is_float_node(n) else 0) for n in nodes]
+    return [argument(n.shape, n.dtype) for n in nodes]
 
 
 def tangents_of(ts: Sequence[Node | None], nodes: Sequence[Node]) -> list[Node]:
@@ -146,10 +146,7 @@ def batched_outputs(graph: Graph, flags: Sequence[bool], size: int) -> Graph:
     """A graph batched so that every output carries the batch."""
     found, which = INTERPRETERS["batch"](graph, flags, size)
     with set_mode(staging=True):
-        outs = [
-            y if has else REGISTRY["broadcast"](y, shape=(size, *y.shape))
-            for y, has in zip(found.outputs, which, strict=True)
-        ]
+        outs = spread(found.outputs, which, size)
     return Graph(found.inputs, outs)
 
 
