@@ -27,7 +27,7 @@ from .errors import (
 )
 from .graph import MODE, Node, Shape, set_hooks, where_called
 from .ops.op import REGISTRY as OPS
-from .ops.op import assign_node, build, constant, like, parameter_node
+from .ops.op import assign_node, constant, like, parameter_node
 
 __all__ = [
     "Buffer",
@@ -166,9 +166,8 @@ class Tensor:
     # --- values
 
     def _value(self, what: str) -> np.ndarray[Any, Any]:
-        value = self.node.value
-        mode = MODE.get()
-        if value is None or (mode.staging and self.node.op.name == "parameter"):
+        value = known_value(self.node)
+        if value is None:
             raise TraceError(
                 f"{what} needs the value of a Tensor, but its function is being traced, and only "
                 f"shape {self.shape} and dtype {self.dtype.name} are known{where_called()}; use "
@@ -231,11 +230,10 @@ class Tensor:
     def __dlpack_device__(self) -> tuple[Any, int]:
         return np.zeros(()).__dlpack_device__()
 
-    def _scalar(self, what: str) -> Any:
+    def _scalar(self, what: str, *, axes: bool = True) -> Any:
+        """The only element; with `axes`, of a Tensor that may have axes of length 1."""
         value = self._value(what)
-        if value.size != 1 or value.ndim:
-            if value.size == 1 and what in ("bool()", "float()", "int()"):
-                return value.item()
+        if value.size != 1 or (value.ndim and not axes):
             raise ShapeError(
                 f"{what} takes a 0-d Tensor, not shape {self.shape}{where_called()}; "
                 "use any() or all() for a truth value"
@@ -252,12 +250,12 @@ class Tensor:
         return float(self._scalar("float()"))
 
     def __complex__(self) -> complex:
-        return complex(self._scalar("complex()"))
+        return complex(self._scalar("complex()", axes=False))
 
     def __index__(self) -> int:
         if self.dtype.kind not in "iu":
             raise DTypeError(f"an index must be an integer, not {self.dtype.name}{where_called()}")
-        return int(self._scalar("an index"))
+        return int(self._scalar("an index", axes=False))
 
     def __len__(self) -> int:
         if not self.shape:
@@ -375,8 +373,7 @@ class Tensor:
                 trace.touch(holder)
             grad = wrap(part)
             if holder.grad is not None:
-                before = holder.grad.node
-                grad = wrap(build(OPS["add"], (before, part), {}))
+                grad = wrap(OPS["add"](holder.grad.node, part))
             holder.grad = grad
 
 
@@ -448,6 +445,20 @@ def _cotangent(x: Tensor, gradient: Any) -> Node:
     return node
 
 
+def known_value(node: Node) -> np.ndarray[Any, Any] | None:
+    """The value of a node, or None while it, or the State it belongs to, is being traced."""
+    return None if node.op.name == "parameter" and MODE.get().staging else node.value
+
+
+def check_wants_grad(dtype: DType, holder: Tensor) -> None:
+    """Raise GradientError unless a Tensor of a dtype can require a gradient."""
+    if not is_floating(dtype):
+        raise GradientError(
+            f"a {dtype.name} {type(holder).__name__} cannot require a gradient: gradients exist "
+            f"for floating-point dtypes only{where_called()}"
+        )
+
+
 _new = object.__new__
 
 
@@ -468,11 +479,7 @@ def leaf(value: np.ndarray[Any, Any], requires_grad: bool, holder: Tensor) -> No
     """The leaf node of a Tensor: with a gradient to collect, or a constant."""
     if not requires_grad:
         return constant(value)
-    if not is_floating(value.dtype):
-        raise GradientError(
-            f"a {value.dtype.name} Tensor cannot require a gradient: gradients exist for "
-            f"floating-point dtypes only{where_called()}"
-        )
+    check_wants_grad(value.dtype, holder)
     return parameter_node(value, IMPERATIVE, weakref.ref(holder))
 
 
@@ -507,11 +514,8 @@ class State(Tensor):
         self._hold(node.value)
 
     def _hold(self, value: np.ndarray[Any, Any]) -> None:
-        if self._wants_grad and not is_floating(value.dtype):
-            raise GradientError(
-                f"a {value.dtype.name} {type(self).__name__} cannot require a gradient: gradients "
-                f"exist for floating-point dtypes only{where_called()}"
-            )
+        if self._wants_grad:
+            check_wants_grad(value.dtype, self)
         tracked = IMPERATIVE if self._wants_grad else 0
         held = np.asarray(value, order="C")  # one layout, so that sums do not depend on history
         self.node = parameter_node(held, tracked, weakref.ref(self))

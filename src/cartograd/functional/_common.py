@@ -13,9 +13,9 @@ import numpy as np
 
 from ..dtype import bfloat16, float16, float32, int64, is_floating
 from ..errors import AxisError, DTypeError, ShapeError, UsageError
-from ..graph import MODE, where_called
+from ..graph import where_called
 from ..ops.index import gather, take_along
-from ..tensor import Tensor, wrap
+from ..tensor import Tensor, known_value, wrap
 from ._xp import xp
 
 __all__ = [
@@ -45,8 +45,7 @@ def as_tensor(value: Any) -> Tensor:
 
 def known(x: Tensor) -> np.ndarray[Any, Any] | None:
     """The value of `x` as a NumPy array, or None while a function is traced."""
-    node = x.node
-    return None if MODE.get().staging and node.op.name == "parameter" else node.value
+    return known_value(x.node)
 
 
 def stop_gradient(x: Tensor) -> Tensor:

@@ -30,13 +30,32 @@ __all__ = [
 ]
 
 
-class _Running(Module):
+class _Affine(Module):
+    """What the norms with a weight and a bias share."""
+
+    weight: Parameter | None
+    bias: Parameter | None
+
+    def _scale_and_shift(
+        self, shape: tuple[int, ...], weight: bool, bias: bool, dtype: Any, device: Any
+    ) -> None:
+        for name, wanted in (("weight", weight), ("bias", bias)):
+            value = new_parameter(shape, dtype, device) if wanted else None
+            self.register_parameter(name, value)
+
+    def reset_parameters(self) -> None:
+        """Set the weight to 1 and the bias to 0."""
+        if self.weight is not None:
+            init.ones_(self.weight)
+        if self.bias is not None:
+            init.zeros_(self.bias)
+
+
+class _Running(_Affine):
     """What batch and instance norm share: an affine map and running statistics."""
 
     optional_keys = frozenset({"num_batches_tracked"})
     ranks: tuple[int, ...]
-    weight: Parameter | None
-    bias: Parameter | None
     running_mean: Any  # a Buffer, a Tensor under functional_call, or None
     running_var: Any
     num_batches_tracked: Any
@@ -56,14 +75,7 @@ class _Running(Module):
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
         found = DEFAULT_FLOAT if dtype is None else dtype
-        if affine:
-            self.weight = new_parameter((num_features,), dtype, device)
-        else:
-            self.register_parameter("weight", None)
-        if affine and bias:
-            self.bias = new_parameter((num_features,), dtype, device)
-        else:
-            self.register_parameter("bias", None)
+        self._scale_and_shift((num_features,), affine, affine and bias, dtype, device)
         if track_running_stats:
             self.register_buffer("running_mean", Buffer(xp.zeros((num_features,), dtype=found)))
             self.register_buffer("running_var", Buffer(xp.ones((num_features,), dtype=found)))
@@ -83,10 +95,7 @@ class _Running(Module):
     def reset_parameters(self) -> None:
         """Set the weight to 1, the bias to 0, and the running statistics to their start."""
         self.reset_running_stats()
-        if self.weight is not None:
-            init.ones_(self.weight)
-        if self.bias is not None:
-            init.zeros_(self.bias)
+        super().reset_parameters()
 
     def _check(self, input: Tensor) -> None:
         name = type(self).__name__
@@ -263,16 +272,13 @@ class InstanceNorm3d(_InstanceNorm):
     ranks = (4, 5)
 
 
-class LayerNorm(Module):
+class LayerNorm(_Affine):
     """Normalises over the last axes, of shape `normalized_shape` (Ba et al. 2016).
 
     >>> import cartograd as cg
     >>> cg.nn.LayerNorm(4)
     LayerNorm((4,), eps=1e-05, elementwise_affine=True, bias=True)
     """
-
-    weight: Parameter | None
-    bias: Parameter | None
 
     def __init__(
         self,
@@ -287,22 +293,10 @@ class LayerNorm(Module):
         one = isinstance(normalized_shape, int)
         self.normalized_shape = (normalized_shape,) if one else tuple(normalized_shape)
         self.eps, self.elementwise_affine = eps, elementwise_affine
-        if elementwise_affine:
-            self.weight = new_parameter(self.normalized_shape, dtype, device)
-        else:
-            self.register_parameter("weight", None)
-        if elementwise_affine and bias:
-            self.bias = new_parameter(self.normalized_shape, dtype, device)
-        else:
-            self.register_parameter("bias", None)
+        self._scale_and_shift(
+            self.normalized_shape, elementwise_affine, elementwise_affine and bias, dtype, device
+        )
         self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Set the weight to 1 and the bias to 0."""
-        if self.weight is not None:
-            init.ones_(self.weight)
-        if self.bias is not None:
-            init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
         """The same shape."""
@@ -360,16 +354,13 @@ class RMSNorm(Module):
         )
 
 
-class GroupNorm(Module):
+class GroupNorm(_Affine):
     """Normalises each group of channels of each example of (N, C, ...) (Wu and He 2018).
 
     >>> import cartograd as cg
     >>> cg.nn.GroupNorm(2, 4)(cg.zeros((1, 4, 3))).shape
     (1, 4, 3)
     """
-
-    weight: Parameter | None
-    bias: Parameter | None
 
     def __init__(
         self,
@@ -391,22 +382,8 @@ class GroupNorm(Module):
             )
         self.num_groups, self.num_channels = num_groups, num_channels
         self.eps, self.affine = eps, affine
-        if affine:
-            self.weight = new_parameter((num_channels,), dtype, device)
-        else:
-            self.register_parameter("weight", None)
-        if affine and bias:
-            self.bias = new_parameter((num_channels,), dtype, device)
-        else:
-            self.register_parameter("bias", None)
+        self._scale_and_shift((num_channels,), affine, affine and bias, dtype, device)
         self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Set the weight to 1 and the bias to 0."""
-        if self.weight is not None:
-            init.ones_(self.weight)
-        if self.bias is not None:
-            init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
         """The same shape."""
