@@ -15,6 +15,7 @@ import numpy as np
 __all__ = [
     "AxisError",
     "CartogradError",
+    "CompileError",
     "CopyError",
     "DTypeError",
     "DataError",
@@ -171,5 +172,13 @@ class CopyError(UsageError, BufferError):
     """Memory would have to be shared where Cartograd copies: a Tensor never changes.
 
     >>> issubclass(CopyError, ValueError) and issubclass(CopyError, BufferError)
+    True
+    """
+
+
+class CompileError(CartogradError, RuntimeError):
+    """Native code that could not be made: what LLVM said of it.
+
+    >>> issubclass(CompileError, RuntimeError)
     True
     """
