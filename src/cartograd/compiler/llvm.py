@@ -148,18 +148,9 @@ class _Target:
     """What compiling for one processor at one level needs and can keep from call to call."""
 
     def __init__(self, cpu: Cpu, level: int) -> None:
-        binding = _binding()
         self.machine = _machine(cpu)
-        options = binding.create_pipeline_tuning_options(speed_level=0 if level == 1 else 2)
-        options.loop_vectorization = options.slp_vectorization = False
-        self.builder = binding.create_pass_builder(self.machine, options)
-        if level == 1:
-            self.passes = binding.create_new_module_pass_manager()
-            for name in _CHEAP:
-                getattr(self.passes, f"add_{name}_pass")()
-        else:
-            self.passes = self.builder.getModulePassManager()
         self.layout = str(self.machine.target_data)
+        self.level = level
 
     def optimise(self, text: str) -> Any:
         """The module that a text says, verified and optimised."""
@@ -172,8 +163,22 @@ class _Target:
             module.verify()
         except RuntimeError as error:
             raise CompileError(f"LLVM does not take this text: {_reason(error)}") from None
-        self.passes.run(module, self.builder)
+        self._run_passes(module)
         return module
+
+    def _run_passes(self, module: Any) -> None:
+        """Run the level's passes. Their managers are made anew: LLVM's own pipelines serve once."""
+        binding = _binding()
+        options = binding.create_pipeline_tuning_options(speed_level=0 if self.level == 1 else 2)
+        options.loop_vectorization = options.slp_vectorization = False
+        builder = binding.create_pass_builder(self.machine, options)
+        if self.level == 1:
+            passes = binding.create_new_module_pass_manager()
+            for name in _CHEAP:
+                getattr(passes, f"add_{name}_pass")()
+        else:
+            passes = builder.getModulePassManager()
+        passes.run(module, builder)
 
 
 def _machine(cpu: Cpu) -> Any:
