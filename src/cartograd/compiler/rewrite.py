@@ -1,0 +1,166 @@
+"""From a Graph to a simpler Graph of the same values: what the schedule starts from.
+
+`rewrite` runs the passes of `PASSES` in their order. A pass is a walk over the graph with local
+rules (see `rewrites`), each of which has a name and can be switched off. No rule changes a value
+beyond the order in which a sum is added up, and the rounding that this brings.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import UsageError
+from ..evaluate import run
+from ..graph import Graph, Node, Origin, set_mode
+from .rewrites.algebra import ALGEBRA
+from .rewrites.loops import LOOPS
+from .rewrites.shapes import SHAPES, SWAP
+from .rewrites.walk import FOLD, Rule, Walk
+
+__all__ = ["PASSES", "RULES", "Applied", "Rewritten", "agree", "rewrite"]
+
+Array = np.ndarray[Any, Any]
+Check = Callable[[str, Graph, Graph], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a pass did: how often each rule applied, nodes before and after, and seconds."""
+
+    name: str
+    rules: Mapping[str, int]
+    before: int
+    after: int
+    seconds: float
+
+    @property
+    def count(self) -> int:
+        """How many times any rule applied."""
+        return sum(self.rules.values())
+
+
+class Rewritten(NamedTuple):
+    """What `rewrite` returns; `origins` has every origin of each node that stands for several."""
+
+    graph: Graph
+    applied: list[Applied]
+    origins: Mapping[Node, tuple[Origin, ...]]
+
+
+@dataclass(slots=True)
+class Notes:
+    """What passes hand on to one another, beside the graph."""
+
+    off: frozenset[str]
+    counts: dict[str, int] = field(default_factory=dict[str, int])
+    origins: dict[Node, tuple[Origin, ...]] = field(default_factory=dict[Node, tuple[Origin, ...]])
+    regions: dict[Node, int] = field(default_factory=dict[Node, int])
+
+
+LOCAL: tuple[Rule, ...] = (*LOOPS, *FOLD, *ALGEBRA, *SHAPES)
+
+
+def simplify(graph: Graph, notes: Notes) -> Graph:
+    """Inline calls, merge common subexpressions, fold constants, and apply every local rule."""
+    walk = Walk(LOCAL, notes.off, notes.counts, notes.origins, regions=notes.regions)
+    return walk.graph(graph)
+
+
+def settle(graph: Graph, notes: Notes) -> Graph:
+    """The same again, with the rules that ask how often a node is used."""
+    uses: dict[Node, int] = {}
+    for node in graph.nodes:
+        for x in node.inputs:
+            uses[x] = uses.get(x, 0) + 1
+    for node in graph.outputs:
+        uses[node] = uses.get(node, 0) + 1
+    rules = (*LOCAL, SWAP)
+    walk = Walk(rules, notes.off, notes.counts, notes.origins, uses, regions=notes.regions)
+    return walk.graph(graph)
+
+
+PASSES: tuple[Callable[[Graph, Notes], Graph], ...] = (simplify, settle)
+RULES: tuple[str, ...] = tuple(dict.fromkeys(["cse", "hoist", *(r.name for r in (*LOCAL, SWAP))]))
+
+
+def rewrite(
+    graph: Graph,
+    *,
+    off: frozenset[str] = frozenset(),
+    check: Check | None = None,
+    passes: Sequence[Callable[[Graph, Notes], Graph]] = PASSES,
+) -> Rewritten:
+    """The graph rewritten by every pass whose name is not in `off`, and what each one did.
+
+    Inputs are the same nodes, outputs correspond one to one, and States stay the leaves they are.
+    `off` names passes and rules (of `RULES`); UsageError for a name that is neither. `check(name,
+    before, after)` is called after each pass: see `agree`.
+
+    >>> import cartograd as cg
+    >>> graph = cg.trace(lambda x: (x * 1.0 + x * 1.0).T.T)(cg.ones((2, 3)))
+    >>> [node.op.name for node in rewrite(graph)[0].nodes]
+    ['input', 'add']
+    """
+    known = {*RULES, *(f.__name__ for f in PASSES)}
+    if not off <= known:
+        raise UsageError(f"no rewrite is called {', '.join(sorted(off - known))}; there are "
+                         f"{', '.join(sorted(known))}")  # fmt: skip
+    notes = Notes(off)
+    applied: list[Applied] = []
+    for step in passes:
+        if step.__name__ in off:
+            continue
+        start = time.perf_counter()
+        notes.counts = {}
+        with set_mode(staging=True, recording=False):
+            found = step(graph, notes)
+        seconds = time.perf_counter() - start
+        applied.append(
+            Applied(step.__name__, notes.counts, len(graph.nodes), len(found.nodes), seconds)
+        )
+        if check is not None:
+            check(step.__name__, graph, found)
+        graph = found
+    return Rewritten(graph, applied, notes.origins)
+
+
+def agree(*samples: Sequence[Array], tolerance: float = 64.0) -> Check:
+    """A check for `rewrite`: the graph verifies, and on each sample gives what it gave before.
+
+    Non-finite elements must be the same; others may differ by `tolerance` units of rounding of the
+    largest finite element of their array (a sum in another order). UsageError names the pass.
+    """
+
+    def check(name: str, before: Graph, after: Graph) -> None:
+        if after.inputs != before.inputs:
+            raise UsageError(f"the pass {name} changed the inputs")
+        after.verify()
+        for values in samples:
+            pairs = zip(run(before, values), run(after, values), strict=True)
+            for k, (old, new) in enumerate(pairs):
+                if (old.shape, old.dtype) != (new.shape, new.dtype):
+                    raise UsageError(
+                        f"the pass {name} made output {k} {new.dtype}{new.shape}, which was "
+                        f"{old.dtype}{old.shape}"
+                    )
+                if not _close(old, new, tolerance):
+                    raise UsageError(f"the pass {name} changed output {k}: {old} became {new}")
+
+    return check
+
+
+def _close(old: Array, new: Array, tolerance: float) -> bool:
+    if old.dtype.kind in "biu":
+        return bool(np.array_equal(old, new))
+    wide_old, wide_new = old.astype(np.float64), new.astype(np.float64)
+    finite = np.isfinite(wide_old)
+    if not np.array_equal(wide_old[~finite], wide_new[~finite], equal_nan=True):
+        return False
+    largest = np.abs(wide_old[finite]).max(initial=0.0)
+    unit = 2.0 ** -{2: 7, 4: 23, 8: 52}[old.dtype.itemsize]
+    return bool(np.all(np.abs(wide_old - wide_new)[finite] <= tolerance * unit * largest))

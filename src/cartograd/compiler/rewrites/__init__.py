@@ -1,0 +1,1 @@
+"""The rules of `compiler.rewrite`, by what they are about."""
