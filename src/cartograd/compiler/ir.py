@@ -176,6 +176,8 @@ class Builder:
         self._splats: dict[tuple[str, int], Value] = {}
         self._returns = "  ret void" if result == "void" else None
 
+    index_dtype = int64
+
     # --- writing -------------------------------------------------------------------------------
 
     def line(self, text: str) -> None:
@@ -593,6 +595,12 @@ class Builder:
             self.set(made, initial)
         return made
 
+    def array(self, size: int, kind: str) -> str:
+        """Room on the stack for `size` elements of a memory type; its pointer."""
+        name = f"%s{len(self._allocas)}"
+        self._allocas.append(f"  {name} = alloca [{size} x {kind}], align 64")
+        return name
+
     def get(self, variable: Variable) -> Value:
         """The present value of a variable."""
         kind = type_of(variable.dtype, variable.lanes)
@@ -712,6 +720,37 @@ class Builder:
         self.line(f"br i1 {test.text}, label %{label}, label %{go_on}")
         self.begin(go_on)
 
+    def choose_pointer(self, test: Value, x: str, y: str) -> str:
+        """One of two pointers."""
+        return self._pointer(f"select i1 {test.text}, ptr {x}, ptr {y}")
+
+    def load_pointer(self, pointer: str) -> str:
+        """Read a pointer."""
+        return self._pointer(f"load ptr, ptr {pointer}, align 8")
+
+    def store_pointer(self, x: str, pointer: str) -> None:
+        """Write a pointer."""
+        self.line(f"store ptr {x}, ptr {pointer}, align 8")
+
+    def load_index(self, pointer: str) -> Value:
+        """Read a 64-bit integer."""
+        return self.assign(f"load i64, ptr {pointer}, align 8", int64)
+
+    def copy_bytes(self, target: str, source: str, size: int) -> None:
+        """Copy memory that does not overlap."""
+        name = "llvm.memcpy.p0.p0.i64"
+        self.module.declare(name, "void", ["ptr", "ptr", "i64", "i1"])
+        self.line(f"call void @{name}(ptr {target}, ptr {source}, i64 {size}, i1 false)")
+
+    def call_pointer(self, function: str, number: int, pointer: str) -> Value:
+        """Call a function by its address: an integer and a pointer to an integer."""
+        return self.assign(f"call i64 {function}(i64 {number}, ptr {pointer})", int64)
+
+    def give_back(self, value: Value) -> None:
+        """Return from the middle of the function."""
+        self.line(f"ret {value.type} {value.text}")
+        self.begin(self.label())
+
     def call(self, name: str, args: Sequence[str | Index], result: DType | None = None) -> Value:
         """Call a function of this module: pointers (their names), then integers."""
         parts = [f"ptr {a}" if isinstance(a, str) else f"i64 {self.index(a).text}" for a in args]
@@ -740,3 +779,8 @@ class Builder:
 def _memory_suffix(dtype: DType) -> str:
     kind = memory_type(dtype)
     return "f16" if kind == "half" else _SUFFIX[kind]
+
+
+def bool_value(b: Builder, pointer: str) -> Value:
+    """A bool read from memory."""
+    return b.load(pointer, bool_)

@@ -1,0 +1,546 @@
+"""Kernels -> one module of LLVM IR: where buffers are, what is called in which order.
+
+Every graph becomes a function of one pointer table; the body of a loop is such a function too,
+called with a table that the loop fills. Kernels of equal structure are emitted once. Work in
+several chunks that is worth sharing goes through the runtime's `parallel`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import CompileError
+from ..graph import Graph, Node, Origin, set_mode
+from ..ops.op import CONSTANT
+from . import memory
+from .control import emit_loop
+from .ir import Builder, Module
+from .kernels.loops import ROW, NestCode, collapse, emit_nest, nest_chunks, nest_key, work
+from .program import HostCall, KernelInfo, NativeProgram, Slot
+from .schedule import Host, Kernel, Loop, Nest, Opaque, Operand, Phase, schedule
+from .tape import Load
+from .views import contiguous
+
+__all__ = ["ENTRY", "Options", "lower"]
+
+ENTRY = "cartograd_main"
+SHARED_WORK = 1 << 16  # steps on elements from which a kernel is shared among threads
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Switches for looking into the compiler: each trades speed for something to compare with."""
+
+    fuse: bool = True
+    reuse: bool = True
+    parallel: bool = True
+
+
+class Place(NamedTuple):
+    """Where a buffer is: an entry of the function's pointer table, and bytes from it."""
+
+    table: int
+    offset: int = 0
+
+
+@dataclass(slots=True)
+class Shared:
+    """What the functions of one module have in common."""
+
+    module: Module
+    cpu: Any
+    options: Options
+    constants: list[np.ndarray[Any, Any]] = field(default_factory=list[Any])
+    hosts: list[HostCall] = field(default_factory=list[HostCall])
+    infos: list[KernelInfo] = field(default_factory=list[KernelInfo])
+    nests: dict[Hashable, NestCode] = field(default_factory=dict[Hashable, NestCode])
+    opaques: dict[Hashable, list[Phase]] = field(default_factory=dict[Hashable, "list[Phase]"])
+    jobs: set[str] = field(default_factory=set[str])
+    constants_at: int = 0  # of the entry's table
+    functions: int = 0
+
+
+class Function(NamedTuple):
+    """A lowered graph: its name, the length of its table, and the arena that it needs."""
+
+    name: str
+    table: int
+    arena: int
+    fails: bool
+
+
+class FunctionLowering:
+    """The lowering of one graph to one function.
+
+    The table is [inputs, outputs, states, constants, arena, runtime] for the entry, and
+    [inputs, outputs, arena, runtime, entry's table, own constants] for an inner function.
+    """
+
+    def __init__(
+        self, shared: Shared, graph: Graph, states: Sequence[Node], assigned: Mapping[int, int],
+        donated: Sequence[int], name: str, entry: bool,
+    ) -> None:  # fmt: skip
+        self.shared, self.graph, self.entry = shared, graph, entry
+        self.states, self.assigned = list(states), dict(assigned)
+        self.name = name
+        given = list(graph.inputs) + self.states
+        known = set(given)
+        self.constants = [
+            n for n in graph.nodes if n.op is CONSTANT and n.size > 1 and n not in known
+        ]
+        with set_mode(staging=True):
+            self.plan = schedule(graph, [*given, *self.constants], fuse=shared.options.fuse)
+        self.outputs = self.plan.outputs
+        for kernel in self.plan.kernels:
+            if isinstance(kernel, Nest):
+                collapse(kernel)
+        self.places: dict[Node, Place] = {}
+        self._table(donated)
+        self.order = self._ordered(self.plan.kernels)
+        self.copies: list[tuple[Node, Place]] = []
+        self.scratch: dict[int, int] = {}
+        self.inner: dict[int, list[Function]] = {}
+
+    # --- places
+
+    def _table(self, donated: Sequence[int]) -> None:
+        """The entries of the pointer table."""
+        n, shared = 0, self.shared
+        results = [k for k in range(len(self.outputs)) if k not in self.assigned]
+        for node in self.graph.inputs:
+            self.places.setdefault(node, Place(n))
+            n += 1
+        self.result_entry: dict[int, int] = {}
+        for k in results:
+            self.result_entry[k] = n
+            n += 1
+        if self.entry:
+            self.state_entry = list(range(n, n + len(self.states)))
+            for node, entry in zip(self.states, self.state_entry, strict=True):
+                self.places[node] = Place(entry)
+            n += len(self.states)
+            shared.constants_at = n
+            # Inner functions may add constants: the arena's entry is not known yet.
+            self.arena_entry = -1
+        else:
+            self.state_entry = []
+            self.arena_entry, self.runtime_entry, self.main_entry = n, n + 1, n + 2
+            n += 3
+        self.own_constants: list[tuple[int, int]] = []  # (entry here, number of the constant)
+        for node in self.constants:
+            value = np.ascontiguousarray(node.value)
+            number = len(shared.constants)
+            shared.constants.append(value)
+            entry = shared.constants_at + number if self.entry else n
+            if not self.entry:
+                self.own_constants.append((n, number))
+                n += 1
+            self.places[node] = Place(entry)
+        self.length = n
+        self.donated = self._donations(donated, results)
+
+    def _donations(self, donated: Sequence[int], results: Sequence[int]) -> dict[int, int]:
+        """Pair results with donated inputs of the same shape and dtype."""
+        found: dict[int, int] = {}
+        free = list(donated)
+        for k in results:
+            node = self.outputs[k]
+            for i in free:
+                x = self.graph.inputs[i]
+                if x.shape == node.shape and x.dtype == node.dtype:
+                    found[k] = i
+                    free.remove(i)
+                    break
+        return found
+
+    def _targets(self) -> dict[Node, Place]:
+        """The places that outputs take over: of States, and of donated inputs."""
+        found: dict[Node, Place] = {}
+        for k, node in enumerate(self.outputs):
+            if k in self.assigned:
+                found[node] = Place(self.state_entry[self.assigned[k]])
+            elif k in self.donated:
+                found[node] = Place(self.donated[k])
+        return found
+
+    # --- order
+
+    def _ordered(self, kernels: Sequence[Kernel]) -> list[Kernel]:
+        """Topological order in which kernels that overwrite given memory come last."""
+        targets = self._targets()
+        writers: dict[Node, list[int]] = {}
+        needs: list[set[int]] = []
+        for k, kernel in enumerate(kernels):
+            found = {w for leaf in kernel.reads() for w in writers.get(leaf, ())}
+            for buffer in kernel.writes():
+                found.update(writers.get(buffer, ()))
+                writers.setdefault(buffer, []).append(k)
+            found.discard(k)
+            needs.append(found)
+        late = {k for k, kernel in enumerate(kernels) if any(b in targets for b in kernel.writes())}
+        # What a late kernel feeds is late too; the order given is topological.
+        for k, found in enumerate(needs):
+            if found & late:
+                late.add(k)
+        early = [k for k in range(len(kernels)) if k not in late]
+        return [kernels[k] for k in [*early, *sorted(late)]]
+
+    # --- memory
+
+    def _assign(self) -> int:
+        """Give every buffer a place; the size of the arena."""
+        order, targets = self.order, self._targets()
+        first: dict[Node, int] = {}
+        last: dict[Node, int] = {}
+        readers: dict[Node, list[int]] = {}
+        for k, kernel in enumerate(order):
+            for leaf in kernel.reads():
+                last[leaf] = k
+                readers.setdefault(leaf, []).append(k)
+            for buffer in kernel.writes():
+                first.setdefault(buffer, k)
+                last[buffer] = max(last.get(buffer, k), k)
+        fallible = [k for k, kernel in enumerate(order) if self._fallible(k, kernel)]
+        end = len(order)
+        for position, node in enumerate(self.outputs):
+            last[node] = end
+            if node.size == 0:
+                self.places[node] = Place(self.result_entry.get(position, 0))
+                continue
+            if node in targets:
+                given = self._given(targets[node])
+                late = first[node] >= max(fallible, default=-1)
+                if late and self._in_place(order, first[node], node, given, readers):
+                    self.places[node] = targets[node]
+                else:
+                    self.copies.append((node, targets[node]))
+            else:
+                self.places[node] = Place(self.result_entry[position])
+        lives: list[memory.Life] = []
+        for k, kernel in enumerate(order):
+            for buffer in kernel.writes():
+                if buffer in self.places or first[buffer] != k or buffer.size == 0:
+                    continue
+                if isinstance(kernel, Nest) and self._local(kernel, buffer, readers, k, last):
+                    continue
+                size = buffer.size * buffer.dtype.itemsize
+                lives.append(memory.Life(buffer, size, k, last[buffer]))
+            extra = self._extra(k, kernel)
+            if extra:
+                lives.append(memory.Life(("scratch", k), extra, k, k))
+        plan = memory.plan(lives, self.shared.options.reuse)
+        self.offsets = plan.offsets
+        return plan.size
+
+    def _given(self, place: Place) -> Node:
+        for node, where in self.places.items():
+            if where == place:
+                return node
+        raise CompileError("an output takes over memory that is not given")
+
+    def _fallible(self, k: int, kernel: Kernel) -> bool:
+        if isinstance(kernel, Loop):
+            self.inner[k] = emit_loop_functions(self.shared, kernel)
+            return any(f.fails for f in self.inner[k])
+        return isinstance(kernel, Host) or (isinstance(kernel, Opaque) and kernel.fails)
+
+    def _in_place(
+        self, order: Sequence[Kernel], k: int, buffer: Node, given: Node,
+        readers: Mapping[Node, list[int]],
+    ) -> bool:  # fmt: skip
+        """Whether kernel k may write a buffer into the memory of a given value."""
+        reading = readers.get(given, [])
+        if any(r > k for r in reading):
+            return False
+        if k not in reading:
+            return True
+        kernel = order[k]
+        if not isinstance(kernel, Nest):
+            return False
+        number = next(
+            n for n, stage in enumerate(kernel.stages) for r in stage.roots if r.buffer is buffer
+        )
+        (root,) = [r for r in kernel.roots if r.buffer is buffer]
+        if root.reducer is not None or not root.store.terms:
+            return False
+        for n, stage in enumerate(kernel.stages):
+            for step in stage.tape.steps:
+                if isinstance(step, Load) and step.leaf is given:
+                    if n != number or step.offset != root.store:
+                        return False
+        return True
+
+    def _local(
+        self, nest: Nest, buffer: Node, readers: Mapping[Node, list[int]], k: int,
+        last: Mapping[Node, int],
+    ) -> bool:  # fmt: skip
+        """Whether a value is needed by its own nest alone, and fits in a register or a row."""
+        if last[buffer] > k or any(r != k for r in readers.get(buffer, ())):
+            return False
+        (root,) = [r for r in nest.roots if r.buffer is buffer][:1]
+        if not root.whole:
+            return False
+        row = prod(root.extents[nest.outer : root.kept]) * buffer.dtype.itemsize
+        return root.kept <= nest.outer or row <= ROW
+
+    def _extra(self, k: int, kernel: Kernel) -> int:
+        """Scratch bytes of a kernel."""
+        if isinstance(kernel, Opaque):
+            self._opaque(kernel)
+            return kernel.scratch + (memory.ALIGNMENT if kernel.fails else 0)
+        if isinstance(kernel, Loop):
+            return loop_scratch(kernel, self.inner[k])
+        return 0
+
+    # --- code
+
+    def place(self, node: Node) -> Place:
+        """Where a buffer is."""
+        found = self.places.get(node)
+        return found if found is not None else Place(self.arena_entry, self.offsets[node])
+
+    def run(self) -> Function:
+        """Write the function."""
+        arena = self._assign()
+        if self.entry:
+            # All constants are known now, those of inner functions too.
+            self.arena_entry = self.shared.constants_at + len(self.shared.constants)
+            self.runtime_entry, self.main_entry = self.arena_entry + 1, -1
+            self.length = self.runtime_entry + 1
+        b = self.shared.module.function(self.name, ["table"], result="i64", public=self.entry)
+        self.b = b
+        self.pointers: dict[int, str] = {}
+        entries: set[int] = set(range(self.length))
+        if not self.entry:
+            main = b.load_pointer(b.offset("%table", self.main_entry, 8))
+            for entry, number in self.own_constants:
+                found = b.load_pointer(b.offset(main, self.shared.constants_at + number, 8))
+                b.store_pointer(found, b.offset("%table", entry, 8))
+        for entry in sorted(entries):
+            self.pointers[entry] = b.load_pointer(b.offset("%table", entry, 8))
+        self.parallel = b.load_pointer(b.offset(self.pointers[self.runtime_entry], 8))
+        self.host = b.load_pointer(self.pointers[self.runtime_entry])
+        self.fails = False
+        for k, kernel in enumerate(self.order):
+            if isinstance(kernel, Nest):
+                self._call_nest(kernel)
+            elif isinstance(kernel, Opaque):
+                self._call_opaque(k, kernel)
+            elif isinstance(kernel, Host):
+                self._call_host(kernel.node, kernel.operands, kernel.outputs)
+            else:
+                emit_loop(self, k, kernel, self.inner[k])
+        for node, target in self.copies:
+            self.copy(self.pointer(self.place(node)), self.pointer(target), node)
+        b.finish(b.index(0))
+        return Function(self.name, self.length, arena, self.fails)
+
+    def pointer(self, place: Place) -> str:
+        """The pointer of a place."""
+        return self.b.offset(self.pointers[place.table], place.offset)
+
+    def copy(self, source: str, target: str, node: Node) -> None:
+        """Copy a buffer."""
+        self.b.copy_bytes(target, source, node.size * node.dtype.itemsize)
+
+    def _bind(self, nodes: Sequence[Node]) -> tuple[dict[Node, int], list[str]]:
+        """Number the pointers of buffers, one for each place, and write them."""
+        numbers: dict[Node, int] = {}
+        places: dict[Place, int] = {}
+        for node in nodes:
+            if node not in self.places and node not in self.offsets:
+                continue  # it lives in the nest alone
+            place = self.place(node)
+            numbers[node] = places.setdefault(place, len(places))
+        return numbers, [self.pointer(place) for place in places]
+
+    def _call_nest(self, nest: Nest) -> None:
+        nodes = list(dict.fromkeys([*nest.reads(), *nest.writes()]))
+        numbers, pointers = self._bind(nodes)
+        key = nest_key(nest, numbers)
+        shared = self.shared
+        code = shared.nests.get(key)
+        bytes_wide = shared.cpu.vector_bytes
+        if code is None:
+            name = f"nest{len(shared.nests)}"
+            code = emit_nest(shared.module, name, nest, numbers, bytes_wide)
+            shared.nests[key] = code
+        integers: list[int] = []
+        chunks = code.chunks
+        if code.sized:
+            integers = [nest.stages[0].extents[0]]
+            chunks = nest_chunks(nest, bytes_wide)
+        total = work(nest)
+        parallel = self._call(code.name, pointers, chunks, total, integers)
+        moved = sum(n.size * n.dtype.itemsize for n in nodes if n in numbers)
+        self._note(code.name, "loops", nest_nodes(nest), total, moved, chunks, parallel)
+
+    def _opaque(self, kernel: Opaque) -> list[Phase]:
+        key = (kernel.kind, kernel.spec)
+        found = self.shared.opaques.get(key)
+        if found is None:
+            name = f"{kernel.kind}{len(self.shared.opaques)}"
+            found = kernel.emit(self.shared.module, name, self.shared.cpu)
+            self.shared.opaques[key] = found
+        return found
+
+    def _call_opaque(self, k: int, kernel: Opaque) -> None:
+        b = self.b
+        pointers: list[str] = []
+        for operand in kernel.operands:
+            base = self.pointer(self.place(operand.leaf))
+            pointers.append(b.offset(base, operand.offset, operand.leaf.dtype.itemsize))
+        pointers += [self.pointer(self.place(node)) for node in kernel.outputs]
+        arena = self.pointers[self.arena_entry]
+        status = ""
+        if kernel.scratch or kernel.fails:
+            at = self.offsets["scratch", k]
+            if kernel.scratch:
+                pointers.append(b.offset(arena, at))
+            if kernel.fails:
+                status = b.offset(arena, at + kernel.scratch)
+                b.store(b.index(0), status)
+                pointers.append(status)
+        for phase in self._opaque(kernel):
+            parallel = self._call(phase.name, pointers, phase.chunks, kernel.flops, [])
+            self._note(
+                phase.name, kernel.kind, (kernel.node,), kernel.flops, kernel.bytes, phase.chunks,
+                parallel,
+            )  # fmt: skip
+        if kernel.fails:
+            found = b.load_index(status)
+            with b.when(b.cmp("ne", found, 0)):
+                self._call_host(kernel.node, kernel.operands, kernel.outputs)
+
+    def _call(
+        self, name: str, pointers: Sequence[str], chunks: int, cost: int, integers: Sequence[int]
+    ) -> bool:
+        """Call a kernel, sharing its chunks among threads where that pays."""
+        b = self.b
+        shared = self.shared
+        if chunks < 2 or cost < SHARED_WORK or not shared.options.parallel:
+            b.call(name, [*pointers, 0, chunks, *integers])
+            return False
+        job = f"{name}_job"
+        if job not in shared.jobs:
+            shared.jobs.add(job)
+            inner = shared.module.function(job, ["args"], ["begin", "end"])
+            loaded: list[Any] = [
+                inner.load_pointer(inner.offset("%args", k, 8)) for k in range(len(pointers))
+            ]
+            rest = [
+                inner.load_index(inner.offset("%args", len(pointers) + k, 8))
+                for k in range(len(integers))
+            ]
+            inner.call(name, [*loaded, inner.integers["begin"], inner.integers["end"], *rest])
+            inner.finish()
+        args = b.array(len(pointers) + len(integers), "ptr")
+        for k, pointer in enumerate(pointers):
+            b.store_pointer(pointer, b.offset(args, k, 8))
+        for k, value in enumerate(integers):
+            b.store(b.index(value), b.offset(args, len(pointers) + k, 8))
+        b.line(f"call void {self.parallel}(ptr @{job}, ptr {args}, i64 {chunks})")
+        return True
+
+    def _call_host(self, node: Node, operands: Sequence[Operand], outputs: Sequence[Node]) -> None:
+        """Call back into Python; if that raised, end with -1."""
+        self.fails = True
+        b = self.b
+        inputs = tuple(
+            self._slot(operand.leaf, x.shape, operand.strides, operand.offset)
+            for operand, x in zip(operands, node.inputs, strict=True)
+        )
+        outs = tuple(self._slot(n, n.shape, contiguous(n.shape), 0) for n in outputs)
+        index = len(self.shared.hosts)
+        self.shared.hosts.append(HostCall(node, inputs, outs))
+        code = b.call_pointer(self.host, index, "%table")
+        with b.when(b.cmp("ne", code, 0)):
+            b.give_back(b.index(-1))
+        self._note(f"host{index}", "host", (node,), 0, 0, 1, False)
+
+    def _slot(
+        self, leaf: Node, shape: tuple[int, ...], strides: Sequence[int], offset: int
+    ) -> Slot:
+        place = self.place(leaf)
+        size = leaf.dtype.itemsize
+        return Slot(
+            place.table, place.offset + offset * size, shape, tuple(s * size for s in strides),
+            leaf.dtype,
+        )  # fmt: skip
+
+    def _note(
+        self, name: str, kind: str, nodes: Sequence[Node], flops: int, moved: int, chunks: int,
+        parallel: bool,
+    ) -> None:  # fmt: skip
+        origins: dict[Origin, None] = {}
+        for node in nodes:
+            origins[node.origin] = None
+        self.shared.infos.append(
+            KernelInfo(name, kind, flops, moved, chunks, parallel, tuple(nodes), tuple(origins))
+        )
+
+
+def nest_nodes(nest: Nest) -> tuple[Node, ...]:
+    """The nodes that a nest computes."""
+    found: dict[Node, None] = {}
+    for stage in nest.stages:
+        found.update(dict.fromkeys(stage.tape.nodes))
+        found.update(dict.fromkeys(r.node for r in stage.roots))
+    return tuple(found)
+
+
+def emit_loop_functions(shared: Shared, loop: Loop) -> list[Function]:
+    """The functions of the graphs that an op holds."""
+    found: list[Function] = []
+    for value in loop.node.params.values():
+        if isinstance(value, Graph):
+            shared.functions += 1
+            inner = FunctionLowering(
+                shared, value, [], {}, [], f"graph{shared.functions}", entry=False
+            )
+            found.append(inner.run())
+    return found
+
+
+def loop_scratch(loop: Loop, functions: Sequence[Function]) -> int:
+    """Bytes a loop needs: the arena of its functions, and a second copy of what it carries."""
+    arena = max((memory.aligned(f.arena) for f in functions), default=0)
+    return arena + sum(memory.aligned(n.size * n.dtype.itemsize) for n in loop.outputs) + 64
+
+
+def lower(
+    graph: Graph,
+    *,
+    states: Sequence[Node] = (),
+    assigned: Mapping[int, int] | None = None,
+    donated: Sequence[int] = (),
+    cpu: Any,
+    options: Options | None = None,
+) -> NativeProgram:
+    """Lower a graph to native code's text.
+
+    `states` are leaves whose memory is given and may be written; `assigned` says which outputs
+    are the new values of which states; `donated` are inputs whose memory results may take over.
+    """
+    shared = Shared(Module(), cpu, options or Options())
+    main = FunctionLowering(shared, graph, states, assigned or {}, donated, ENTRY, entry=True)
+    function = main.run()
+    results = [k for k in range(len(graph.outputs)) if k not in main.assigned]
+    return NativeProgram(
+        shared.module.text(),
+        tuple(n.aval for n in graph.inputs),
+        tuple(graph.outputs[k].aval for k in results),
+        tuple(n.aval for n in states),
+        tuple(sorted(set(main.assigned.values()))),
+        tuple(shared.constants),
+        function.arena,
+        tuple(shared.hosts),
+        (),
+        tuple(shared.infos),
+        {results.index(k): i for k, i in main.donated.items()},
+    )

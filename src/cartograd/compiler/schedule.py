@@ -1,0 +1,676 @@
+"""Nodes -> kernels: which values are put into memory, and which are computed in one loop nest.
+
+A `Root` is a node whose value a kernel produces; what lies between roots is fused into the tapes
+that read it. A `Nest` is a loop nest: `outer` loops shared by its stages, and in each iteration
+the stages in order, each with loops of its own. A stage may hold several roots over the same
+loops. A value made in a nest is forwarded to later stages in a register or a row of scratch, and
+goes to memory only if another kernel needs it. An `Opaque` is a kernel of its own kind (a matrix
+product, a convolution, a gather); what has neither is a `Host` call back into Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from ..errors import CompileError
+from ..graph import Graph, Node
+from ..ops.movement import concat, identity, pad
+from ..ops.op import CONSTANT, FULL, OUTPUT, Op, build
+from .ir import Module
+from .kernels.reducers import REDUCERS, Reducer
+from .tape import Load, Tape, is_point, strided
+from .views import VIEWS, ZERO, Affine, Index, NeedsSplit, NotAffine, contiguous, flatten
+
+__all__ = [
+    "LOWERINGS", "Host", "Kernel", "Loop", "Nest", "Opaque", "Operand", "Phase", "Root", "Schedule",
+    "Stage", "lowers", "schedule",
+]  # fmt: skip
+
+HEAVY = 10  # FLOPs of an expression from which computing it twice costs more than keeping it
+LARGEST = 160  # nodes of an expression from which it is cut, so that no kernel grows without end
+
+
+# --- what a schedule is made of ------------------------------------------------------------------
+
+
+@dataclass(slots=True, eq=False)
+class Root:
+    """A value that a nest produces: an elementwise one, or a reduction over the last loops.
+
+    `kept` is how many of its loops are axes of the value; the rest are reduced. `store` is the
+    place of the element in the buffer of `buffer`, a node.
+    """
+
+    buffer: Node
+    node: Node
+    extents: tuple[int, ...]
+    kept: int
+    reducer: Reducer | None
+    store: Affine
+    step: int = -1
+    stored: bool = True  # whether the value goes to memory that outlives an iteration
+
+    @property
+    def whole(self) -> bool:
+        """Whether the root fills its buffer in row-major order."""
+        return prod(self.extents[: self.kept]) == self.buffer.size
+
+
+@dataclass(slots=True, eq=False)
+class Stage:
+    """Roots over the same loops; `kept` of these are axes of its reductions, if it has any."""
+
+    extents: tuple[int, ...]
+    kept: int
+    tape: Tape
+    roots: list[Root]
+
+
+@dataclass(slots=True, eq=False)
+class Nest:
+    """A loop nest: `outer` shared loops, in each iteration the stages in order."""
+
+    outer: int
+    stages: list[Stage]
+
+    @property
+    def roots(self) -> list[Root]:
+        """Everything it produces."""
+        return [root for stage in self.stages for root in stage.roots]
+
+    def reads(self) -> list[Node]:
+        """The leaves it reads, its own values included."""
+        seen: dict[Node, None] = {}
+        for stage in self.stages:
+            for step in stage.tape.steps:
+                if isinstance(step, Load):
+                    seen[step.leaf] = None
+        return list(seen)
+
+    def writes(self) -> list[Node]:
+        """The buffers it writes."""
+        return list(dict.fromkeys(root.buffer for root in self.roots))
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """A node as an opaque kernel sees it: a view of a leaf, in elements."""
+
+    leaf: Node
+    offset: int
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A function of a kernel, and the number of chunks of its work; phases run in order."""
+
+    name: str
+    chunks: int
+
+
+@dataclass(slots=True, eq=False)
+class Opaque:
+    """A kernel of its own kind.
+
+    `spec` says all that its code depends on; `emit(module, name, cpu)` writes the code and returns
+    its phases; the functions take the operands, the outputs, scratch (if any) and, if it can fail,
+    a status.
+    """
+
+    node: Node
+    kind: str
+    spec: Hashable
+    operands: list[Operand]
+    outputs: list[Node]
+    emit: Callable[[Module, str, Any], list[Phase]]
+    flops: int
+    bytes: int
+    scratch: int = 0
+    fails: bool = False
+
+    def reads(self) -> list[Node]:
+        """The leaves it reads."""
+        return list(dict.fromkeys(operand.leaf for operand in self.operands))
+
+    def writes(self) -> list[Node]:
+        """The buffers it writes."""
+        return self.outputs
+
+
+@dataclass(slots=True, eq=False)
+class Host:
+    """A call back into Python, for an op without code."""
+
+    node: Node
+    operands: list[Operand]
+    outputs: list[Node]
+
+    def reads(self) -> list[Node]:
+        """The leaves it reads."""
+        return list(dict.fromkeys(operand.leaf for operand in self.operands))
+
+    def writes(self) -> list[Node]:
+        """The buffers it writes."""
+        return self.outputs
+
+
+@dataclass(slots=True, eq=False)
+class Loop:
+    """An op that holds graphs: they are functions that native code calls."""
+
+    node: Node
+    operands: list[Node]  # contiguous leaves
+    outputs: list[Node]
+
+    def reads(self) -> list[Node]:
+        """The leaves it reads."""
+        return list(dict.fromkeys(self.operands))
+
+    def writes(self) -> list[Node]:
+        """The buffers it writes."""
+        return self.outputs
+
+
+Kernel = Nest | Opaque | Host | Loop
+
+
+@dataclass(slots=True, eq=False)
+class Schedule:
+    """Kernels in order, and the node that stands for each output of the graph."""
+
+    kernels: list[Kernel]
+    outputs: list[Node]
+    leaves: list[Node]
+
+
+Lowering = Callable[[Node, list[Operand], list[Node]], Opaque | None]
+LOWERINGS: dict[Op, Lowering] = {}
+
+
+def lowers(op: Op) -> Callable[[Lowering], Lowering]:
+    """Register the kernel of an op: `(node, operands, outputs) -> Opaque`, or None to decline."""
+
+    def keep(rule: Lowering) -> Lowering:
+        LOWERINGS[op] = rule
+        return rule
+
+    return keep
+
+
+# --- which nodes are roots -----------------------------------------------------------------------
+
+
+class _Plan:
+    """The nodes of a graph by what becomes of them."""
+
+    def __init__(self, graph: Graph, fuse: bool) -> None:
+        self.graph, self.fuse = graph, fuse
+        self.roots: set[Node] = set()
+        self.kernels: list[Kernel] = []
+        self.made: dict[Node, int] = {}  # buffer -> the number of the last kernel that writes it
+        self.readers: dict[Node, list[int]] = {}
+
+    def is_leaf(self, node: Node) -> bool:
+        """Whether a node's value is read from memory."""
+        return node in self.roots
+
+    # --- deciding
+
+    def decide(self, outputs: Sequence[Node]) -> None:
+        """Find the roots."""
+        order = sorted(_reached(outputs), key=lambda n: n.id)
+        uses: dict[Node, set[Node]] = {}
+        for node in order:
+            if node.op in VIEWS:
+                continue
+            for x in node.inputs:
+                uses.setdefault(_base(x), set()).add(node)
+        weight: dict[Node, int] = {}
+        count: dict[Node, int] = {}
+        wanted = set(outputs)
+        for node in order:
+            op = node.op
+            weight[node] = count[node] = 0
+            if node in self.roots:
+                continue
+            if node in wanted:
+                self.roots.add(node)
+            elif op is FULL or (op is CONSTANT and node.size == 1):
+                continue
+            elif op in VIEWS:
+                weight[node], count[node] = weight[node.inputs[0]], count[node.inputs[0]]
+            elif is_point(node):
+                distinct = dict.fromkeys(node.inputs)
+                weight[node] = op.flops + sum(weight[x] for x in distinct)
+                count[node] = 1 + sum(count[x] for x in distinct)
+                shared = len(uses.get(node, ())) > 1 and weight[node] >= HEAVY
+                if shared or count[node] > LARGEST or not self.fuse:
+                    self.roots.add(node)
+            else:
+                self.roots.add(node)
+            if node in self.roots:
+                weight[node] = count[node] = 0
+        self._operands_in_memory(order)
+
+    def _operands_in_memory(self, order: Sequence[Node]) -> None:
+        """Make roots of what kernels of other kinds need in memory."""
+        for node in order:
+            if node.op in REDUCERS or node.op in VIEWS or node not in self.roots:
+                continue
+            if is_point(node) or not node.inputs or node.op in (OUTPUT, pad, concat):
+                continue
+            whole = node.op.family == "control"
+            for x in node.inputs:
+                if whole:
+                    if not self.is_leaf(x):
+                        self.roots.add(x)
+                    continue
+                while True:
+                    try:
+                        strided(x, self.is_leaf)
+                        break
+                    except NotAffine as trouble:
+                        self.roots.add(trouble.node)
+                    except NeedsSplit:
+                        self.roots.add(x)
+
+    def operand(self, node: Node) -> Operand:
+        """A node as a view of a leaf."""
+        leaf, flat = strided(node, self.is_leaf)
+        coefs = dict(flat.terms)
+        return Operand(leaf, flat.const, tuple([coefs.get(k, 0) for k in range(node.ndim)]))
+
+    # --- building kernels
+
+    def add(self, kernel: Kernel) -> None:
+        """Put a kernel at the end."""
+        number = len(self.kernels)
+        self.kernels.append(kernel)
+        self._note(kernel, number)
+
+    def _note(self, kernel: Kernel, number: int) -> None:
+        for leaf in kernel.reads():
+            found = self.readers.setdefault(leaf, [])
+            if not found or found[-1] != number:
+                found.append(number)
+        for buffer in kernel.writes():
+            self.made[buffer] = number
+
+    def nest(
+        self, buffer: Node, node: Node, shape: tuple[int, ...], reduced: tuple[int, ...],
+        reducer: Reducer | None, place: Callable[[Index], Affine], force: bool,
+    ) -> tuple[Root, Tape]:  # fmt: skip
+        """A root over a shape (and reduced axes), with its tape; loops are split as needed."""
+        axes = [*shape, *reduced]
+        split: list[list[int]] = [[n] if n != 1 else [] for n in axes]
+        while True:
+            extents = tuple(n for parts in split for n in parts)
+            index: list[Affine] = []
+            var = 0
+            owner: list[tuple[int, int]] = []
+            for axis, parts in enumerate(split):
+                part = ZERO
+                for k, n in enumerate(parts):
+                    part = part.times(n).plus(Affine(0, ((var, 1),)))
+                    owner.append((axis, k))
+                    var += 1
+                index.append(part)
+            tape = Tape(extents, self.is_leaf)
+            try:
+                kept = sum(len(parts) for parts in split[: len(shape)])
+                own = tuple(index)
+                if reducer is None:
+                    step = tape.value(node, own, force)
+                else:
+                    step = tape.value(node.inputs[0], reducer.input_index(node, own, len(shape)))
+                root = Root(
+                    buffer, node, extents, kept, reducer, place(tuple(index[: len(shape)])), step
+                )
+                return root, tape
+            except NeedsSplit as trouble:
+                axis, k = owner[trouble.var]
+                n = split[axis][k]
+                split[axis][k : k + 1] = [n // trouble.inner, trouble.inner]
+            except NotAffine as trouble:
+                raise _Materialise(trouble.node) from None
+
+    def place(self, root: Root, tape: Tape) -> None:
+        """Put a root into a nest that suits it, or into one of its own."""
+        loads = [step for step in tape.steps if isinstance(step, Load)] if self.fuse else []
+        after = max((self.made.get(load.leaf, -1) for load in loads), default=-1)
+        after = max(after, self.made.get(root.buffer, -1))
+        for number in self._candidates(loads, after):
+            kernel = self.kernels[number]
+            if isinstance(kernel, Nest) and self._join(kernel, root, tape, loads):
+                self._note(kernel, number)
+                return
+        stage = Stage(root.extents, root.kept, tape, [root])
+        self.add(Nest(root.kept, [stage]))
+
+    def _candidates(self, loads: Sequence[Load], after: int) -> list[int]:
+        """Numbers of kernels that a root may join: the maker of its last input, then siblings."""
+        found = [after] if after >= 0 else []
+        for load in loads:
+            if load.leaf.size > 1:
+                found += [k for k in self.readers.get(load.leaf, ())[-3:] if k > after]
+        return list(dict.fromkeys(found))
+
+    def _join(self, nest: Nest, root: Root, tape: Tape, loads: Sequence[Load]) -> bool:
+        """Add a root to a nest if the loops fit."""
+        made = {r.buffer: r for r in nest.roots}
+        own = [(load, made[load.leaf]) for load in loads if load.leaf in made]
+        if root.buffer in made or any(not r.whole for _, r in own):
+            return False
+        first = nest.stages[0]
+        most = min(nest.outer, root.kept)
+        outer = 0
+        while outer < most and first.extents[outer] == root.extents[outer]:
+            outer += 1
+        for load, maker in own:
+            outer = min(outer, _identity_prefix(load.offset, maker, root))
+        same = all(stage.extents == root.extents for stage in nest.stages)
+        total = prod(root.extents)
+        if outer == 0 and not (same and nest.outer == 0):
+            return False
+        if outer < nest.outer or outer < root.kept:
+            # Rows: enough of them to share among threads, unless there is little work.
+            if prod(root.extents[:outer]) < 16 and total > 1 << 15:
+                return False
+            if not own and not same:
+                return False
+        if not own and not (same and outer == nest.outer):
+            return False
+        if len(nest.roots) >= 24 or sum(len(s.tape.steps) for s in nest.stages) > 400:
+            return False
+        at = self._stage(nest, root, own)
+        nest.outer = outer
+        if at is None:
+            nest.stages.append(Stage(root.extents, root.kept, tape, [root]))
+        else:
+            _merge(at, root, tape)
+        return True
+
+    def _stage(self, nest: Nest, root: Root, own: Sequence[tuple[Load, Root]]) -> Stage | None:
+        """The stage over the same loops that a root can be part of, if there is one."""
+        numbers = {id(r): k for k, stage in enumerate(nest.stages) for r in stage.roots}
+        least = max((numbers[id(r)] for _, r in own), default=0)
+        for k in range(len(nest.stages) - 1, least - 1, -1):
+            stage = nest.stages[k]
+            if stage.extents != root.extents:
+                continue
+            reducing = [r for r in stage.roots if r.reducer is not None]
+            if root.reducer is not None and reducing and reducing[0].kept != root.kept:
+                continue
+            here = [(load, r) for load, r in own if numbers[id(r)] == k]
+            if any(r.reducer is not None or load.offset != r.store for load, r in here):
+                continue
+            return stage
+        return None
+
+
+class _Materialise(Exception):
+    """A node has to become a root before scheduling can go on."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(node)
+        self.node = node
+
+
+def _reached(outputs: Sequence[Node]) -> set[Node]:
+    seen = set(outputs)
+    stack = list(seen)
+    while stack:
+        for x in stack.pop().inputs:
+            if x not in seen:
+                seen.add(x)
+                stack.append(x)
+    return seen
+
+
+def _base(node: Node) -> Node:
+    while node.op in VIEWS:
+        node = node.inputs[0]
+    return node
+
+
+def _identity_prefix(offset: Affine, maker: Root, root: Root) -> int:
+    """How many leading loops of `root` read the value of `maker` made in the same iteration."""
+    coefs = dict(offset.terms)
+    own = dict(maker.store.terms)
+    p = 0
+    while p < min(maker.kept, root.kept):
+        if maker.extents[p] != root.extents[p] or coefs.get(p, 0) != own.get(p, 0):
+            break
+        p += 1
+    # The rest must stay within the row that the iteration made.
+    while p >= 0:
+        row = prod(maker.extents[p : maker.kept])
+        low = high = offset.const
+        for var, coef in offset.terms:
+            if var >= p:
+                reach = coef * (root.extents[var] - 1)
+                low, high = low + min(reach, 0), high + max(reach, 0)
+        if low >= 0 and high < row:
+            return p
+        p -= 1
+    return 0
+
+
+def _merge(stage: Stage, root: Root, tape: Tape) -> None:
+    """Append a root's steps to a stage, sharing those that are there."""
+    known: dict[Any, int] = {}
+    for k, step in enumerate(stage.tape.steps):
+        known.setdefault(_key(step), k)
+    made = {r.buffer: r.step for r in stage.roots if r.reducer is None}
+    moved: list[int] = []
+    for step in tape.steps:
+        if isinstance(step, Load):
+            if step.leaf in made:
+                moved.append(made[step.leaf])
+                continue
+            new: Any = step
+        elif hasattr(step, "args"):
+            new = step._replace(args=tuple([moved[k] for k in step.args]))  # type: ignore[union-attr]
+        elif hasattr(step, "arg"):
+            new = step._replace(arg=moved[step.arg])  # type: ignore[union-attr]
+        else:
+            new = step
+        key = _key(new)
+        found = known.get(key)
+        if found is None:
+            stage.tape.steps.append(new)
+            found = known[key] = len(stage.tape.steps) - 1
+        moved.append(found)
+    root.step = moved[root.step]
+    if root.reducer is not None:
+        stage.kept = root.kept
+    stage.roots.append(root)
+
+
+def _key(step: Any) -> Any:
+    if hasattr(step, "args"):
+        return (step.op, tuple(step.params.items()) if step.params else (), step.args)
+    if hasattr(step, "leaf"):
+        return (step.leaf, step.offset)
+    if hasattr(step, "arg"):
+        return (step.dtype, step.arg)
+    return ("fill", repr(step.value), step.dtype)
+
+
+# --- the schedule --------------------------------------------------------------------------------
+
+
+def schedule(graph: Graph, leaves: Sequence[Node], *, fuse: bool = True) -> Schedule:
+    """The kernels of a graph; `leaves` are the nodes whose values are given.
+
+    Without `fuse` every value is put into memory by a kernel of its own.
+    """
+    plan = _Plan(graph, fuse)
+    given = set(leaves)
+    outputs: list[Node] = []
+    taken: set[Node] = set()
+    for node in graph.outputs:
+        base = _base(node)
+        fresh = node in taken or base is not node or node in given or node.op in (FULL, CONSTANT)
+        if fresh:  # an output needs memory of its own
+            node = build(identity, (node,), {})
+        taken.add(node)
+        outputs.append(node)
+    plan.roots |= given
+    plan.decide(outputs)
+    while True:
+        try:
+            plan.kernels, plan.made, plan.readers = [], {}, {}
+            for node in sorted(plan.roots, key=lambda n: n.id):
+                if node not in given and node.op is not CONSTANT:
+                    _add(plan, node)
+            break
+        except _Materialise as trouble:
+            plan.roots.add(trouble.node)
+    return Schedule(plan.kernels, outputs, [*leaves])
+
+
+def _add(plan: _Plan, node: Node) -> None:
+    """The kernels that produce one root."""
+    op = node.op
+    if op is OUTPUT or node.size == 0:
+        return
+    if op in REDUCERS:
+        reducer = REDUCERS[op]
+        axes = node.params["axes"]
+        reduced = tuple(node.inputs[0].shape[a] for a in axes)
+        if 0 in reduced:
+            _map(plan, node, _filled(node, reducer.empty(node.dtype)))
+            return
+        strides = contiguous(node.shape)
+        root, tape = plan.nest(
+            node, node, node.shape, reduced, reducer, lambda i: flatten(i, strides), False
+        )
+        plan.place(root, tape)
+    elif op is pad:
+        _pad(plan, node)
+    elif op is concat:
+        _concat(plan, node)
+    elif op in VIEWS or op is FULL or is_point(node):
+        _map(plan, node, node)
+    elif op.family == "control":
+        outs = _outputs(plan, node)
+        plan.add(Loop(node, [x for x in node.inputs], outs))
+    else:
+        operands = [plan.operand(x) for x in node.inputs]
+        outs = _outputs(plan, node)
+        made = LOWERINGS[op](node, operands, outs) if op in LOWERINGS else None
+        plan.add(made if made is not None else Host(node, operands, outs))
+
+
+def _outputs(plan: _Plan, node: Node) -> list[Node]:
+    """The buffers of a node's outputs: itself, or its `output` nodes in order."""
+    if node.avals is None:
+        return [node]
+    found: list[Node | None] = [None] * len(node.avals)
+    for other in plan.roots:
+        if other.op is OUTPUT and other.inputs[0] is node:
+            found[other.params["index"]] = other
+    return [
+        x if x is not None else build(OUTPUT, (node,), {"index": k}) for k, x in enumerate(found)
+    ]
+
+
+def _filled(node: Node, value: Any) -> Node:
+    params = {"shape": node.shape, "dtype": node.dtype, "fill": value}
+    return Node(FULL, (), params, node.shape, node.dtype)
+
+
+def _map(plan: _Plan, buffer: Node, value: Node) -> None:
+    """A nest that computes every element of a node."""
+    strides = contiguous(buffer.shape)
+    root, tape = plan.nest(
+        buffer, value, buffer.shape, (), None, lambda i: flatten(i, strides), True
+    )
+    plan.place(root, tape)
+
+
+def _region(
+    plan: _Plan, buffer: Node, part: Node, shape: tuple[int, ...], first: Sequence[int],
+    place: Callable[[Index], Affine],
+) -> None:  # fmt: skip
+    """A nest that writes (part of) a node, from an element on, into places of a buffer."""
+    if 0 in shape:
+        return
+    axes = [[n] if n != 1 else [] for n in shape]
+    while True:
+        extents = tuple(n for parts in axes for n in parts)
+        index: list[Affine] = []
+        owner: list[tuple[int, int]] = []
+        for axis, parts in enumerate(axes):
+            item = ZERO
+            for k, n in enumerate(parts):
+                item = item.times(n).plus(Affine(0, ((len(owner), 1),)))
+                owner.append((axis, k))
+            index.append(item)
+        tape = Tape(extents, plan.is_leaf)
+        try:
+            at = tuple([i.plus(Affine(f)) for i, f in zip(index, first, strict=True)])
+            step = tape.value(part, at)
+        except NeedsSplit as trouble:
+            axis, k = owner[trouble.var]
+            axes[axis][k : k + 1] = [axes[axis][k] // trouble.inner, trouble.inner]
+            continue
+        except NotAffine as trouble:
+            raise _Materialise(trouble.node) from None
+        root = Root(buffer, buffer, extents, len(extents), None, place(tuple(index)), step)
+        plan.add(Nest(len(extents), [Stage(extents, len(extents), tape, [root])]))
+        return
+
+
+def _pad(plan: _Plan, node: Node) -> None:
+    low, high, interior = (node.params[k] for k in ("low", "high", "interior"))
+    x = node.inputs[0]
+    if any(low) or any(high) or any(interior):
+        zero = _filled(node, 0)
+        strides = contiguous(node.shape)
+        root, tape = plan.nest(
+            node, zero, node.shape, (), None, lambda i: flatten(i, strides), True
+        )
+        plan.add(Nest(root.kept, [Stage(root.extents, root.kept, tape, [root])]))
+    first: list[int] = []
+    shape: list[int] = []
+    for n, m, lo, inner in zip(x.shape, node.shape, low, interior, strict=True):
+        step = inner + 1
+        begin = max(0, -(lo // step))
+        end = min(n, (m - 1 - lo) // step + 1)
+        first.append(begin)
+        shape.append(max(0, end - begin))
+    strides = contiguous(node.shape)
+
+    def place(index: Index) -> Affine:
+        moved = [
+            i.times(inner + 1).plus(Affine(lo + f * (inner + 1)))
+            for i, lo, inner, f in zip(index, low, interior, first, strict=True)
+        ]
+        return flatten(tuple(moved), strides)
+
+    _region(plan, node, x, tuple(shape), first, place)
+
+
+def _concat(plan: _Plan, node: Node) -> None:
+    axis = node.params["axis"]
+    strides = contiguous(node.shape)
+    start = 0
+    for x in node.inputs:
+        offset = start * strides[axis]
+
+        def place(index: Index, offset: int = offset) -> Affine:
+            return flatten(index, strides).plus(Affine(offset))
+
+        _region(plan, node, x, x.shape, (0,) * x.ndim, place)
+        start += x.shape[axis]
+
+
+def unknown(node: Node) -> CompileError:
+    """The error for a node that nothing compiles."""
+    return CompileError(f"{node.op.name} cannot be compiled")
