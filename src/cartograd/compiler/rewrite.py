@@ -17,10 +17,12 @@ import numpy as np
 from ..errors import UsageError
 from ..evaluate import run
 from ..graph import Graph, Node, Origin, set_mode
-from .rewrites.algebra import ALGEBRA
+from .rewrites.algebra import ALGEBRA, PERMUTED
 from .rewrites.loops import LOOPS
+from .rewrites.masks import INTO, MASKS
+from .rewrites.scans import join_rule, keep_rule
 from .rewrites.shapes import SHAPES, SWAP
-from .rewrites.walk import FOLD, Rule, Walk
+from .rewrites.walk import FOLD, Rule, Walk, count_uses
 
 __all__ = ["PASSES", "RULES", "Applied", "Rewritten", "agree", "rewrite"]
 
@@ -62,7 +64,8 @@ class Notes:
     regions: dict[Node, int] = field(default_factory=dict[Node, int])
 
 
-LOCAL: tuple[Rule, ...] = (*LOOPS, *FOLD, *ALGEBRA, *SHAPES)
+LOCAL: tuple[Rule, ...] = (*LOOPS, *FOLD, *ALGEBRA, *SHAPES, *MASKS)
+COUNTED: tuple[Rule, ...] = (SWAP, PERMUTED, INTO)  # those that ask how often a node is used
 
 
 def simplify(graph: Graph, notes: Notes) -> Graph:
@@ -71,21 +74,35 @@ def simplify(graph: Graph, notes: Notes) -> Graph:
     return walk.graph(graph)
 
 
+def join(graph: Graph, notes: Notes) -> Graph:
+    """One scan for several that carry the same values."""
+    return _with(graph, notes, join_rule(graph))
+
+
+def keep(graph: Graph, notes: Notes) -> Graph:
+    """A scan hands out what a later one would compute again in each step."""
+    return _with(graph, notes, keep_rule(graph, notes.regions))
+
+
+def _with(graph: Graph, notes: Notes, rule: Rule | None) -> Graph:
+    if rule is None:
+        return graph
+    walk = Walk((rule,), notes.off, notes.counts, notes.origins, regions=notes.regions)
+    return walk.graph(graph)
+
+
 def settle(graph: Graph, notes: Notes) -> Graph:
-    """The same again, with the rules that ask how often a node is used."""
-    uses: dict[Node, int] = {}
-    for node in graph.nodes:
-        for x in node.inputs:
-            uses[x] = uses.get(x, 0) + 1
-    for node in graph.outputs:
-        uses[node] = uses.get(node, 0) + 1
-    rules = (*LOCAL, SWAP)
+    """Every local rule again, with those that ask how often a node is used."""
+    uses = count_uses(graph.nodes, graph.outputs)
+    rules = (*LOCAL, *COUNTED)
     walk = Walk(rules, notes.off, notes.counts, notes.origins, uses, regions=notes.regions)
     return walk.graph(graph)
 
 
-PASSES: tuple[Callable[[Graph, Notes], Graph], ...] = (simplify, settle)
-RULES: tuple[str, ...] = tuple(dict.fromkeys(["cse", "hoist", *(r.name for r in (*LOCAL, SWAP))]))
+PASSES: tuple[Callable[[Graph, Notes], Graph], ...] = (simplify, join, keep, settle)
+RULES: tuple[str, ...] = tuple(
+    dict.fromkeys(["cse", "hoist", *(r.name for r in (*LOCAL, *COUNTED))])
+)
 
 
 def rewrite(

@@ -29,11 +29,11 @@ from ...ops.elementwise import (
     subtract,
     where,
 )
-from ...ops.movement import broadcast, identity, stop_gradient
+from ...ops.movement import broadcast, identity, permute, reshape, stop_gradient
 from ...ops.op import ASSIGN, FULL, Op, full, like
 from .walk import Rule, Walk, fill_of, size_of
 
-__all__ = ["ALGEBRA"]
+__all__ = ["ALGEBRA", "PERMUTED"]
 
 Params = Mapping[str, Any]
 Nodes = tuple[Node, ...]
@@ -204,6 +204,52 @@ def _joined(x: list[int], y: tuple[int, ...]) -> list[int]:
     return [b if a == 1 else a for a, b in zip(left, right, strict=True)]
 
 
+def _after(w: Walk, op: Op, inputs: Nodes, params: Params, aval: Any) -> Node | None:
+    """An op of inputs that were all reshaped alike: the reshape comes after it.
+
+    Only where axes of size 1 are added or dropped: the loops stay what they are.
+    """
+    first = _alike(inputs, reshape)
+    if first is None:
+        return None
+    shape = first.inputs[0].shape
+    if [n for n in shape if n != 1] != [n for n in first.shape if n != 1]:
+        return None
+    return _moved_after(w, op, inputs, params, first)
+
+
+def _permuted(w: Walk, op: Op, inputs: Nodes, params: Params, aval: Any) -> Node | None:
+    """An op of permuted inputs that nothing else uses: permuted after it, where a product may."""
+    first = _alike(inputs, permute)
+    if first is None or any(w.uses.get(x, 2) > 1 for x in inputs if x.op is permute):
+        return None
+    return _moved_after(w, op, inputs, params, first)
+
+
+def _alike(inputs: Nodes, move: Op) -> Node | None:
+    """The first of the inputs that are not `full`, if a move did the same to all of them."""
+    first: Node | None = None
+    for x in inputs:
+        if x.op is FULL:
+            continue
+        if x.op is not move:
+            return None
+        if first is None:
+            first = x
+        elif x.params != first.params or x.inputs[0].shape != first.inputs[0].shape:
+            return None
+    return first
+
+
+def _moved_after(w: Walk, op: Op, inputs: Nodes, params: Params, first: Node) -> Node:
+    shape = first.inputs[0].shape
+    before = [
+        w.intern_full(full(shape, x.dtype, x.params["fill"])) if x.op is FULL else x.inputs[0]
+        for x in inputs
+    ]
+    return w.make(first.op, (w.make(op, tuple(before), params),), first.params)
+
+
 ALGEBRA = (
     Rule("identity", _same, (identity, stop_gradient, positive, real, conj, ASSIGN)),
     Rule("unit", _unit, (add, subtract, multiply, divide, pow_)),
@@ -213,4 +259,6 @@ ALGEBRA = (
     Rule("choice", _choice, (where,)),
     Rule("logic", _logic, (logical_and, logical_or, logical_not)),
     Rule("sink", _sink, family="elementwise"),
+    Rule("reshape-after", _after, family="elementwise"),
 )
+PERMUTED = Rule("permute-after", _permuted, family="elementwise")

@@ -15,7 +15,7 @@ from ...graph import Graph, Node, toposort
 from ...ops.control import call, cond, custom, scan, while_loop
 from ...ops.movement import broadcast, reshape
 from ...ops.op import CONSTANT, FULL, OUTPUT, Op, full, input_node
-from .walk import FEW, Found, Rule, Walk
+from .walk import FEW, Found, Rule, Walk, count_uses
 
 __all__ = ["LOOPS"]
 
@@ -73,7 +73,10 @@ class Ports:
 def _walked(w: Walk, outputs: Sequence[Node], known: dict[Node, Found]) -> list[Node]:
     """Outputs of an inner graph, walked."""
     inner = w.inner()
-    found = inner.walk(toposort(outputs), known)
+    nodes = toposort(outputs)
+    if w.uses:  # a pass that counts them
+        inner.uses = count_uses(nodes, outputs)
+    found = inner.walk(nodes, known)
     w.regions.update(inner.regions)
     return [cast("Node", found[y]) for y in outputs]
 

@@ -336,19 +336,58 @@ def _unmoved(w: Walk, op: Op, inputs: Nodes, params: Params, aval: Any) -> Node 
     return w(contract, *given, axes=tuple(axes), batch=tuple(batch))
 
 
+def _outer(w: Walk, op: Op, inputs: Nodes, params: Params, aval: Any) -> Node | None:
+    """A product that sums nothing, or one term: a multiplication, which other ops can join."""
+    axes: tuple[Ints, Ints] = params["axes"]
+    batch: tuple[Ints, Ints] = params["batch"]
+    x, y = inputs
+    if any(x.shape[a] != 1 for a in axes[0]):
+        return None
+    shape: Shape = aval[0]
+    n = len(batch[0])
+    m = x.ndim - n - len(axes[0])  # free axes of x
+    k = len(shape) - n - m
+    sides: list[Node] = []
+    for z, summed, stack, before, after in (
+        (x, axes[0], batch[0], 0, k),
+        (y, axes[1], batch[1], m, 0),
+    ):
+        free = [a for a in range(z.ndim) if a not in summed and a not in stack]
+        z = w(permute, z, axes=(*stack, *free, *summed))
+        kept = z.shape[: z.ndim - len(summed)]
+        wide = (*kept[:n], *(1,) * before, *kept[n:], *(1,) * after)
+        sides.append(_spread(w, _reshaped(w, z, wide), shape))
+    return w(multiply, *sides)
+
+
 def _swap(w: Walk, op: Op, inputs: Nodes, params: Params, aval: Any) -> Node | None:
-    """A permuted product: the product with its inputs exchanged, or its batch axes in order."""
-    x = inputs[0]
-    if x.op is not contract or w.uses.get(x, 2) > 1:
+    """A permuted product: the product with its inputs exchanged, or its batch axes in order.
+
+    So are the products in a permuted sum.
+    """
+    return _swapped(w, inputs[0], params["axes"], 8)
+
+
+def _swapped(w: Walk, x: Node, order: Ints, deep: int) -> Node | None:
+    if w.uses.get(x, 2) > 1 or not deep:
+        return None
+    if x.op is add:
+        left = _swapped(w, x.inputs[0], order, deep - 1)
+        right = None if left is None else _swapped(w, x.inputs[1], order, deep - 1)
+        return None if left is None or right is None else w(add, left, right)
+    if x.op is permute:
+        inner: Ints = x.params["axes"]
+        back = tuple([inner[a] for a in order])
+        return x.inputs[0] if back == tuple(range(len(back))) else None
+    if x.op is not contract:
         return None
     axes, batch = x.params["axes"], x.params["batch"]
-    order: Ints = params["axes"]
     n = len(batch[0])
     if sorted(order[:n]) != list(range(n)):
         return None
     stack = tuple([tuple([side[k] for k in order[:n]]) for side in batch])
     a, b = x.inputs
-    split = n + a.ndim - n - len(axes[0])
+    split = a.ndim - len(axes[0])
     left, right = tuple(range(n, split)), tuple(range(split, x.ndim))
     if order[n:] == left + right:
         return w(contract, a, b, axes=axes, batch=stack)
@@ -369,5 +408,6 @@ SHAPES = (
     Rule("single", _single, (sum_op, max_op, min_op)),
     Rule("repeated", _repeated, (sum_op, max_op, min_op)),
     Rule("contract-permute", _unmoved, (contract,)),
+    Rule("outer", _outer, (contract,)),
 )
 SWAP = Rule("permute-contract", _swap, (permute,))

@@ -19,13 +19,14 @@ from ...errors import CartogradError
 from ...graph import NO_PARAMS, Aval, Graph, Node, Origin, Shape
 from ...ops.op import CONSTANT, FULL, OUTPUT, PARAMETER, Op, full, quiet
 
-__all__ = ["Rule", "Walk", "fill_of", "size_of"]
+__all__ = ["Rule", "Walk", "count_uses", "fill_of", "key_of", "size_of"]
 
 Array = np.ndarray[Any, Any]
 Params = Mapping[str, Any]
 Found = Node | tuple[Node, ...]
 
 FEW = 64  # a constant of no more elements is computed while compiling
+MANY = 1 << 18  # so is one of no more elements than it is computed from, up to this number
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,6 +67,40 @@ def bits(value: Any) -> Any:
     return kind, value
 
 
+def key_of(node: Node, inputs: tuple[Node, ...]) -> Any:
+    """What a node computes from inputs that stand for its own; of a leaf, its value or itself."""
+    op = node.op
+    if not node.inputs:
+        if op is FULL:
+            return FULL, node.shape, node.dtype, bits(node.params["fill"])
+        if op is CONSTANT and node.avals is None:
+            return CONSTANT, node.shape, node.dtype, node.value.tobytes()
+        return node
+    return op_key(op, inputs, node.params)
+
+
+def op_key(op: Op, inputs: tuple[Node, ...], params: Params) -> tuple[Any, ...]:
+    """What an op computes from nodes, as a key."""
+    # The order of a maximum's inputs decides between 0.0 and -0.0: ops with a `taken`.
+    if op.commutative and op.taken is None and inputs[0].id > inputs[1].id:
+        inputs = (inputs[1], inputs[0])
+    if not params:
+        return op, inputs
+    names = params if len(params) < 2 else sorted(params)
+    return (op, inputs, *[bits(params[name]) for name in names])
+
+
+def count_uses(nodes: Sequence[Node], outputs: Sequence[Node]) -> dict[Node, int]:
+    """How often each node is used, as an input or an output."""
+    uses: dict[Node, int] = {}
+    for node in nodes:
+        for x in node.inputs:
+            uses[x] = uses.get(x, 0) + 1
+    for node in outputs:
+        uses[node] = uses.get(node, 0) + 1
+    return uses
+
+
 def as_full(shape: Shape, dtype: DType, value: Any) -> Node:
     """A `full` node of a NumPy scalar, with no rounding."""
     if dtype.kind == "b":
@@ -101,6 +136,7 @@ class Walk:
     def walk(self, nodes: Sequence[Node], known: dict[Node, Found]) -> dict[Node, Found]:
         """What stands for each of `nodes` (in topological order); `known` has some already."""
         above = self.source
+        uses = self.uses
         for node in nodes:
             if node.op is OUTPUT:
                 self.used.setdefault(node.inputs[0], set()).add(node.params["index"])
@@ -125,6 +161,8 @@ class Walk:
                     node.params,
                     node.avals if node.avals is not None else Aval(node.shape, node.dtype),
                 )
+            if node in uses:
+                uses.setdefault(known[node], uses[node])  # type: ignore[arg-type]
         self.source = above
         return known
 
@@ -137,16 +175,17 @@ class Walk:
         return self.intern_full(node) if node.op is FULL else self.constant(node.value, node)
 
     def constant(self, value: Array, node: Node | None = None) -> Node:
-        """A constant, as `full` where it has one element; `node` is one that holds it already."""
-        if value.size == 1 and "fold" not in self.off:
-            return self.intern_full(as_full(value.shape, value.dtype, value.reshape(())[()]))
+        """A constant, as `full` where its elements are alike; `node` is one that holds it."""
+        data = value.tobytes() if value.nbytes <= 1 << 16 else b""
+        one = data[: value.itemsize]
+        if one and data == one * value.size and "fold" not in self.off:
+            return self.intern_full(as_full(value.shape, value.dtype, value.reshape(-1)[0]))
         if node is None or node.op is not CONSTANT:
             origin = node.origin if node is not None else Origin(None, 0, "", False)
             node = Node(CONSTANT, (), NO_PARAMS, value.shape, value.dtype, value, origin=origin)
-        if "cse" in self.off or value.nbytes > 1 << 16:
+        if "cse" in self.off or not one:
             return node
-        key = (CONSTANT, value.shape, value.dtype, value.tobytes())
-        return self.made.setdefault(key, node)
+        return self.made.setdefault((CONSTANT, value.shape, value.dtype, data), node)
 
     def intern_full(self, node: Node) -> Node:
         """The one node of a full, its fill a number of its dtype."""
@@ -189,13 +228,7 @@ class Walk:
         region = self.region or (self.regions.get(source, 0) if source is not None else 0)
         key: Any = None
         if "cse" not in self.off:
-            given = inputs
-            # The order of a maximum's inputs decides between 0.0 and -0.0: ops with a `taken`.
-            if op.commutative and op.taken is None and inputs[0].id > inputs[1].id:
-                given = (inputs[1], inputs[0])
-            key = (op, given, region)
-            for name in params if len(params) < 2 else sorted(params):
-                key += (bits(params[name]),)
+            key = (region, *op_key(op, inputs, params))
             found = self.made.get(key)
             if found is not None:
                 self.merge(found)
@@ -276,7 +309,9 @@ def fold(walk: Walk, op: Op, inputs: tuple[Node, ...], params: Params, aval: Any
     shape, dtype = aval
     alike = alike and op.family == "elementwise"
     if not alike and size_of(shape) > FEW:
-        return None
+        room = max([x.size for x in inputs if x.op is CONSTANT], default=0)
+        if size_of(shape) > min(room, MANY):
+            return None
     try:
         with quiet():
             y = np.asarray(op.eval(*[_value(x, alike) for x in inputs], **params))
