@@ -16,7 +16,7 @@ from ..ops.op import Op
 from ..ops.scan import scan
 from . import memory
 from .ir import Builder, Index, bool_value
-from .schedule import Loop
+from .kernel import Loop
 
 __all__ = ["emit_loop"]
 

@@ -19,10 +19,12 @@ from ..graph import Graph, Node, Origin, set_mode
 from ..ops.op import CONSTANT
 from . import memory
 from .control import emit_loop
-from .ir import Builder, Module
+from .ir import Module
+from .kernel import Host, Kernel, Loop, Nest, Opaque, Operand
 from .kernels.loops import ROW, NestCode, collapse, emit_nest, nest_chunks, nest_key, work
+from .kernels.strided import KernelCode
 from .program import HostCall, KernelInfo, NativeProgram, Slot
-from .schedule import Host, Kernel, Loop, Nest, Opaque, Operand, Phase, schedule
+from .schedule import schedule
 from .tape import Load
 from .views import contiguous
 
@@ -59,7 +61,7 @@ class Shared:
     hosts: list[HostCall] = field(default_factory=list[HostCall])
     infos: list[KernelInfo] = field(default_factory=list[KernelInfo])
     nests: dict[Hashable, NestCode] = field(default_factory=dict[Hashable, NestCode])
-    opaques: dict[Hashable, list[Phase]] = field(default_factory=dict[Hashable, "list[Phase]"])
+    opaques: dict[Hashable, KernelCode] = field(default_factory=dict[Hashable, KernelCode])
     jobs: set[str] = field(default_factory=set[str])
     constants_at: int = 0  # of the entry's table
     functions: int = 0
@@ -291,8 +293,10 @@ class FunctionLowering:
     def _extra(self, k: int, kernel: Kernel) -> int:
         """Scratch bytes of a kernel."""
         if isinstance(kernel, Opaque):
-            self._opaque(kernel)
-            return kernel.scratch + (memory.ALIGNMENT if kernel.fails else 0)
+            code = self._opaque(kernel)
+            if not (code.scratch or kernel.fails):
+                return 0
+            return memory.aligned(code.scratch) + (memory.ALIGNMENT if kernel.fails else 0)
         if isinstance(kernel, Loop):
             return loop_scratch(kernel, self.inner[k])
         return 0
@@ -380,7 +384,7 @@ class FunctionLowering:
         moved = sum(n.size * n.dtype.itemsize for n in nodes if n in numbers)
         self._note(code.name, "loops", nest_nodes(nest), total, moved, chunks, parallel)
 
-    def _opaque(self, kernel: Opaque) -> list[Phase]:
+    def _opaque(self, kernel: Opaque) -> KernelCode:
         key = (kernel.kind, kernel.spec)
         found = self.shared.opaques.get(key)
         if found is None:
@@ -398,20 +402,20 @@ class FunctionLowering:
         pointers += [self.pointer(self.place(node)) for node in kernel.outputs]
         arena = self.pointers[self.arena_entry]
         status = ""
-        if kernel.scratch or kernel.fails:
+        code = self._opaque(kernel)
+        if code.scratch or kernel.fails:
             at = self.offsets["scratch", k]
-            if kernel.scratch:
+            if code.scratch:
                 pointers.append(b.offset(arena, at))
             if kernel.fails:
-                status = b.offset(arena, at + kernel.scratch)
+                status = b.offset(arena, at + memory.aligned(code.scratch))
                 b.store(b.index(0), status)
                 pointers.append(status)
-        for phase in self._opaque(kernel):
-            parallel = self._call(phase.name, pointers, phase.chunks, kernel.flops, [])
+        for name, chunks in code.phases:
+            parallel = self._call(name, pointers, chunks, kernel.flops, [])
             self._note(
-                phase.name, kernel.kind, (kernel.node,), kernel.flops, kernel.bytes, phase.chunks,
-                parallel,
-            )  # fmt: skip
+                name, kernel.kind, (kernel.node,), kernel.flops, kernel.bytes, chunks, parallel
+            )
         if kernel.fails:
             found = b.load_index(status)
             with b.when(b.cmp("ne", found, 0)):

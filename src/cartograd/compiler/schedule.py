@@ -1,16 +1,15 @@
 """Nodes -> kernels: which values are put into memory, and which are computed in one loop nest.
 
-A `Root` is a node whose value a kernel produces; what lies between roots is fused into the tapes
-that read it. A `Nest` is a loop nest: `outer` loops shared by its stages, and in each iteration
-the stages in order, each with loops of its own. A stage may hold several roots over the same
-loops. A value made in a nest is forwarded to later stages in a register or a row of scratch, and
-goes to memory only if another kernel needs it. An `Opaque` is a kernel of its own kind (a matrix
-product, a convolution, a gather); what has neither is a `Host` call back into Python.
+A value is a root, made by a kernel, if it is an output, a reduction, something that a kernel of
+another kind makes or needs, or too much work to do twice; all else is fused into what reads it.
+Roots join the nest of what they read wherever the loops fit; a value made in a nest is forwarded
+to later stages in a register or a row of scratch, and goes to memory only if another kernel needs
+it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -18,164 +17,17 @@ from typing import Any
 from ..errors import CompileError
 from ..graph import Graph, Node
 from ..ops.movement import concat, identity, pad
-from ..ops.op import CONSTANT, FULL, OUTPUT, Op, build
-from .ir import Module
+from ..ops.op import CONSTANT, FULL, OUTPUT, build
+from .kernel import Host, Kernel, Loop, Nest, Operand, Root, Stage
 from .kernels.reducers import REDUCERS, Reducer
+from .lowerings import LOWERINGS
 from .tape import Load, Tape, is_point, strided
 from .views import VIEWS, ZERO, Affine, Index, NeedsSplit, NotAffine, contiguous, flatten
 
-__all__ = [
-    "LOWERINGS", "Host", "Kernel", "Loop", "Nest", "Opaque", "Operand", "Phase", "Root", "Schedule",
-    "Stage", "lowers", "schedule",
-]  # fmt: skip
+__all__ = ["Schedule", "schedule"]  # fmt: skip
 
 HEAVY = 10  # FLOPs of an expression from which computing it twice costs more than keeping it
 LARGEST = 160  # nodes of an expression from which it is cut, so that no kernel grows without end
-
-
-# --- what a schedule is made of ------------------------------------------------------------------
-
-
-@dataclass(slots=True, eq=False)
-class Root:
-    """A value that a nest produces: an elementwise one, or a reduction over the last loops.
-
-    `kept` is how many of its loops are axes of the value; the rest are reduced. `store` is the
-    place of the element in the buffer of `buffer`, a node.
-    """
-
-    buffer: Node
-    node: Node
-    extents: tuple[int, ...]
-    kept: int
-    reducer: Reducer | None
-    store: Affine
-    step: int = -1
-    stored: bool = True  # whether the value goes to memory that outlives an iteration
-
-    @property
-    def whole(self) -> bool:
-        """Whether the root fills its buffer in row-major order."""
-        return prod(self.extents[: self.kept]) == self.buffer.size
-
-
-@dataclass(slots=True, eq=False)
-class Stage:
-    """Roots over the same loops; `kept` of these are axes of its reductions, if it has any."""
-
-    extents: tuple[int, ...]
-    kept: int
-    tape: Tape
-    roots: list[Root]
-
-
-@dataclass(slots=True, eq=False)
-class Nest:
-    """A loop nest: `outer` shared loops, in each iteration the stages in order."""
-
-    outer: int
-    stages: list[Stage]
-
-    @property
-    def roots(self) -> list[Root]:
-        """Everything it produces."""
-        return [root for stage in self.stages for root in stage.roots]
-
-    def reads(self) -> list[Node]:
-        """The leaves it reads, its own values included."""
-        seen: dict[Node, None] = {}
-        for stage in self.stages:
-            for step in stage.tape.steps:
-                if isinstance(step, Load):
-                    seen[step.leaf] = None
-        return list(seen)
-
-    def writes(self) -> list[Node]:
-        """The buffers it writes."""
-        return list(dict.fromkeys(root.buffer for root in self.roots))
-
-
-@dataclass(frozen=True, slots=True)
-class Operand:
-    """A node as an opaque kernel sees it: a view of a leaf, in elements."""
-
-    leaf: Node
-    offset: int
-    strides: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """A function of a kernel, and the number of chunks of its work; phases run in order."""
-
-    name: str
-    chunks: int
-
-
-@dataclass(slots=True, eq=False)
-class Opaque:
-    """A kernel of its own kind.
-
-    `spec` says all that its code depends on; `emit(module, name, cpu)` writes the code and returns
-    its phases; the functions take the operands, the outputs, scratch (if any) and, if it can fail,
-    a status.
-    """
-
-    node: Node
-    kind: str
-    spec: Hashable
-    operands: list[Operand]
-    outputs: list[Node]
-    emit: Callable[[Module, str, Any], list[Phase]]
-    flops: int
-    bytes: int
-    scratch: int = 0
-    fails: bool = False
-
-    def reads(self) -> list[Node]:
-        """The leaves it reads."""
-        return list(dict.fromkeys(operand.leaf for operand in self.operands))
-
-    def writes(self) -> list[Node]:
-        """The buffers it writes."""
-        return self.outputs
-
-
-@dataclass(slots=True, eq=False)
-class Host:
-    """A call back into Python, for an op without code."""
-
-    node: Node
-    operands: list[Operand]
-    outputs: list[Node]
-
-    def reads(self) -> list[Node]:
-        """The leaves it reads."""
-        return list(dict.fromkeys(operand.leaf for operand in self.operands))
-
-    def writes(self) -> list[Node]:
-        """The buffers it writes."""
-        return self.outputs
-
-
-@dataclass(slots=True, eq=False)
-class Loop:
-    """An op that holds graphs: they are functions that native code calls."""
-
-    node: Node
-    operands: list[Node]  # contiguous leaves
-    outputs: list[Node]
-
-    def reads(self) -> list[Node]:
-        """The leaves it reads."""
-        return list(dict.fromkeys(self.operands))
-
-    def writes(self) -> list[Node]:
-        """The buffers it writes."""
-        return self.outputs
-
-
-Kernel = Nest | Opaque | Host | Loop
 
 
 @dataclass(slots=True, eq=False)
@@ -185,20 +37,6 @@ class Schedule:
     kernels: list[Kernel]
     outputs: list[Node]
     leaves: list[Node]
-
-
-Lowering = Callable[[Node, list[Operand], list[Node]], Opaque | None]
-LOWERINGS: dict[Op, Lowering] = {}
-
-
-def lowers(op: Op) -> Callable[[Lowering], Lowering]:
-    """Register the kernel of an op: `(node, operands, outputs) -> Opaque`, or None to decline."""
-
-    def keep(rule: Lowering) -> Lowering:
-        LOWERINGS[op] = rule
-        return rule
-
-    return keep
 
 
 # --- which nodes are roots -----------------------------------------------------------------------

@@ -17,7 +17,7 @@ from typing import Any
 from ...dtype import DType
 from ...graph import Node
 from ..ir import Builder, Index, Module, Value, Variable, memory_type, register_dtype
-from ..schedule import Nest, Root, Stage
+from ..kernel import Nest, Root, Stage
 from ..tape import Apply, Cast, Fill, Load, convert
 from ..views import Affine
 

@@ -1,0 +1,217 @@
+"""Which kernel an op becomes that is more than a loop nest: products, convolutions, indexing.
+
+Each rule says what the kernel depends on (its spec) and how its code is written; the schedule
+gives the operands as strided views of memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+from ..graph import Node
+from ..ops.contract import contract, plan
+from ..ops.conv import conv
+from ..ops.index import gather, scatter_add, scatter_set
+from ..ops.op import CONSTANT, FULL, Op
+from ..ops.random import random_bits
+from ..ops.reduce import cumprod, cumsum, cumulative_logsumexp, linear_recurrence
+from .ir import Module
+from .kernel import Opaque, Operand
+from .kernels.conv import emit_conv
+from .kernels.conv_spec import ConvSpec
+from .kernels.gemm import Core, Matmul, emit_matmul
+from .kernels.index import (
+    GatherSpec,
+    Iota,
+    Places,
+    ScatterSpec,
+    emit_gather,
+    emit_scatter,
+    iota_axis,
+)
+from .kernels.random import BitsSpec, emit_random_bits
+from .kernels.running import (
+    LOGSUMEXP,
+    PRODUCT,
+    RECURRENCE,
+    SUM,
+    RunningSpec,
+    Step,
+    emit_running,
+)
+from .kernels.strided import KernelCode, Strided
+from .views import contiguous
+
+__all__ = ["LOWERINGS", "core_of"]
+
+Write = Callable[[Module, str, Any], KernelCode]
+Lowering = Callable[[Node, list[Operand], list[Node]], Opaque | None]
+LOWERINGS: dict[Op, Lowering] = {}
+
+
+def lowers(op: Op) -> Callable[[Lowering], Lowering]:
+    """Register the kernel of an op: `(node, operands, outputs) -> Opaque`, or None to decline."""
+
+    def keep(rule: Lowering) -> Lowering:
+        LOWERINGS[op] = rule
+        return rule
+
+    return keep
+
+
+def core_of(cpu: Any) -> Core:
+    """What the product kernels need to know of a processor."""
+    registers = 32 if cpu.vector_bytes == 64 or cpu.arch != "x86_64" else 16
+    return Core(cpu.vector_bytes, registers)
+
+
+def _strided(node: Node, operand: Operand) -> Strided:
+    return Strided(node.shape, operand.strides, node.dtype)
+
+
+def _packed(node: Node) -> Strided:
+    return Strided.packed(node.shape, node.dtype)
+
+
+def _writer(emit: Callable[..., KernelCode], spec: Any) -> Write:
+    return lambda module, name, cpu: emit(module, name, spec)
+
+
+def _opaque(
+    node: Node, kind: str, spec: Hashable, operands: Sequence[Operand], outputs: list[Node],
+    write: Write, flops: int, fails: bool = False,
+) -> Opaque:  # fmt: skip
+    moved = sum(x.size * x.dtype.itemsize for x in (*node.inputs, *outputs))
+    return Opaque(node, kind, spec, list(operands), outputs, write, flops, moved, fails)
+
+
+@lowers(contract)
+def _contract(node: Node, operands: list[Operand], outputs: list[Node]) -> Opaque | None:
+    x, y = node.inputs
+    axes, batch = node.params["axes"], node.params["batch"]
+    p = plan(x.shape, y.shape, axes, batch)
+    if 0 in x.shape or 0 in y.shape:
+        return None
+    a, b = operands[0].strides, operands[1].strides
+    pairs = list(zip(*axes, strict=True))
+    spec = Matmul(
+        node.dtype,
+        tuple(x.shape[k] for k in batch[0]),
+        tuple(x.shape[k] for k in p.x_free),
+        tuple(y.shape[k] for k in p.y_free),
+        tuple(x.shape[j] for j, _ in pairs),
+        tuple(a[k] for k in (*batch[0], *p.x_free, *(j for j, _ in pairs))),
+        tuple(b[k] for k in (*batch[1], *(k for _, k in pairs), *p.y_free)),
+        contiguous(node.shape),
+    )
+
+    def write(module: Module, name: str, cpu: Any) -> KernelCode:
+        made = emit_matmul(module, name, spec, core_of(cpu))
+        return KernelCode(tuple((q.name, q.chunks) for q in made.phases), made.scratch)
+
+    return _opaque(node, "matmul", spec, operands, outputs, write, spec.flops)
+
+
+@lowers(conv)
+def _conv(node: Node, operands: list[Operand], outputs: list[Node]) -> Opaque | None:
+    if any(0 in x.shape for x in node.inputs):
+        return None
+    x, w = node.inputs
+    params = node.params
+    spec = ConvSpec(
+        _strided(x, operands[0]), _strided(w, operands[1]), _packed(node), params["strides"],
+        params["padding"], params["x_dilation"], params["w_dilation"], params["groups"],
+    )  # fmt: skip
+
+    return _opaque(
+        node, "conv", spec, operands, outputs,
+        lambda module, name, cpu: emit_conv(module, name, spec, core_of(cpu)), spec.flops,
+    )  # fmt: skip
+
+
+def _places(
+    nodes: Sequence[Node], operands: Sequence[Operand]
+) -> tuple[tuple[Places, ...], list[Operand]]:
+    """Index arrays as a kernel sees them; those that only count need no memory."""
+    found: list[Places] = []
+    used: list[Operand] = []
+    for node, operand in zip(nodes, operands, strict=True):
+        axis = iota_axis(node.value) if node.op is CONSTANT and node.value is not None else None
+        if axis is not None:
+            found.append(Iota(node.shape, axis))
+        else:
+            found.append(_strided(node, operand))
+            used.append(operand)
+    return tuple(found), used
+
+
+@lowers(gather)
+def _gather(node: Node, operands: list[Operand], outputs: list[Node]) -> Opaque | None:
+    if any(0 in x.shape for x in node.inputs):
+        return None
+    places, used = _places(node.inputs[1:], operands[1:])
+    spec = GatherSpec(_strided(node.inputs[0], operands[0]), places, node.params["axes"])
+    return _opaque(
+        node,
+        "gather",
+        spec,
+        [operands[0], *used],
+        outputs,
+        _writer(emit_gather, spec),
+        node.size,
+        True,
+    )
+
+
+def _scatter(node: Node, operands: list[Operand], outputs: list[Node], add: bool) -> Opaque | None:
+    if any(0 in x.shape for x in node.inputs):
+        return None
+    x, updates = node.inputs[:2]
+    zero = x.op is FULL and x.params["fill"] == 0
+    places, used = _places(node.inputs[2:], operands[2:])
+    base = None if zero else _strided(x, operands[0])
+    spec = ScatterSpec(
+        x.shape, base, _strided(updates, operands[1]), places, node.params["axes"], add
+    )
+    own = [operands[1], *used] if zero else [operands[0], operands[1], *used]
+    return _opaque(
+        node, "scatter", spec, own, outputs, _writer(emit_scatter, spec), updates.size, True
+    )
+
+
+@lowers(scatter_add)
+def _scatter_add(node: Node, operands: list[Operand], outputs: list[Node]) -> Opaque | None:
+    return _scatter(node, operands, outputs, True)
+
+
+@lowers(scatter_set)
+def _scatter_set(node: Node, operands: list[Operand], outputs: list[Node]) -> Opaque | None:
+    return _scatter(node, operands, outputs, False)
+
+
+@lowers(random_bits)
+def _bits(node: Node, operands: list[Operand], outputs: list[Node]) -> Opaque | None:
+    spec = BitsSpec(_strided(node.inputs[0], operands[0]), node.size)
+    return _opaque(
+        node, "bits", spec, operands, outputs, _writer(emit_random_bits, spec), 30 * node.size
+    )
+
+
+def _running(op: Op, step: Step) -> None:
+    @lowers(op)
+    def rule(node: Node, operands: list[Operand], outputs: list[Node]) -> Opaque | None:
+        xs = tuple(_strided(x, o) for x, o in zip(node.inputs, operands, strict=True))
+        spec = RunningSpec(step, xs, node.params["axis"], node.params.get("reverse", False))
+        return _opaque(
+            node, "running", spec, operands, outputs, _writer(emit_running, spec), node.size
+        )
+
+
+for _op, _step in (
+    (cumsum, SUM),
+    (cumprod, PRODUCT),
+    (linear_recurrence, RECURRENCE),
+    (cumulative_logsumexp, LOGSUMEXP),
+):
+    _running(_op, _step)
