@@ -611,6 +611,12 @@ class Builder:
         x = self.splat(value, variable.lanes)
         self.line(f"store {x.type} {x.text}, ptr {variable.pointer}")
 
+    def stack(self, size: int, align: int = 64) -> str:
+        """A pointer to bytes of the function's own, free again when it returns."""
+        name = f"%s{len(self._allocas)}"
+        self._allocas.append(f"  {name} = alloca [{size} x i8], align {align}")
+        return name
+
     # --- indices -------------------------------------------------------------------------------
     # 64-bit integers of which the known parts are Python's.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from ...dtype import is_floating
 from ..ir import Module
+from .conv_forward import emit_forward
 from .conv_plain import emit_plain
 from .conv_spec import ConvSpec, Epilogue, Stores
 from .gemm_plan import Core
@@ -23,4 +25,15 @@ def emit_conv(
     They take the pointers x, w, then y (or those of the epilogue, which is then given the results
     in place of y), then scratch, if the code needs any.
     """
-    return emit_plain(module, name, spec, epilogue or Stores(spec.y))
+    store = epilogue or Stores(spec.y)
+    if _has_tiles(spec):
+        return emit_forward(module, name, spec, core or Core(), store)
+    return emit_plain(module, name, spec, store)
+
+
+def _has_tiles(spec: ConvSpec) -> bool:
+    """Whether the kernels made of tiles do this one."""
+    axes = len(spec.strides)
+    deep_zeros = axes == 3 and spec.x_dilation[0] != 1
+    elements = spec.x.size and spec.w.size and spec.y.size
+    return bool(is_floating(spec.dtype) and elements and axes <= 3 and not deep_zeros)
