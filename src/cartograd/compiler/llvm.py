@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -41,7 +42,7 @@ __all__ = [
 
 # The IR that Cartograd writes is already vectors, with its loops in the right order. What is left
 # is to inline what is marked so, to turn stack slots into registers and to tidy up; LLVM's code
-# generator does the strength reduction and hoists constants by itself. Level 2 is LLVM's own
+# generator hoists constants by itself. Level 2 is LLVM's own
 # pipeline at -O2 without its vectorisers: ten times as long, for programs where that pays.
 _CHEAP = ("always_inliner", "global_dead_code_eliminate", "sroa", "instruction_combine",
           "simplify_cfg")  # fmt: skip
@@ -200,6 +201,21 @@ def _target(cpu: Cpu, level: int) -> _Target:
 _lock = threading.RLock()
 
 
+@contextmanager
+def _loops_as_written() -> Generator[None]:
+    """Leave out LLVM's loop strength reduction: more than half of the time to make the code of a
+    matrix product, for address arithmetic that hides behind the multiplications anyway.
+
+    The option is the process's, so it is put back for others who use llvmlite.
+    """
+    binding = _binding()
+    binding.set_option("", "-disable-lsr=true")
+    try:
+        yield
+    finally:
+        binding.set_option("", "-disable-lsr=false")
+
+
 def _reason(error: RuntimeError) -> str:
     """LLVM's message without llvmlite's heading and without blank lines."""
     lines = [line.rstrip() for line in str(error).splitlines()]
@@ -217,7 +233,7 @@ def compile_text(text: str, *, level: int = 1, cpu: Cpu | None = None) -> bytes:
     Traceback (most recent call last):
     cartograd.errors.CompileError: LLVM does not take this text: ...expected type...
     """
-    with _lock:
+    with _lock, _loops_as_written():
         target = _target(cpu or host_cpu(), level)
         return target.machine.emit_object(target.optimise(text))
 
@@ -240,7 +256,7 @@ def assembly(text: str, *, level: int = 1, cpu: Cpu | None = None) -> str:
     >>> "ret" in assembly("define void @f() {\\n  ret void\\n}")
     True
     """
-    with _lock:
+    with _lock, _loops_as_written():
         target = _target(cpu or host_cpu(), level)
         return target.machine.emit_assembly(target.optimise(text))
 
