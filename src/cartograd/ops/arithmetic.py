@@ -14,6 +14,8 @@ import numpy as np
 from ..dtype import bool_
 from ..errors import DivideByZeroError, DTypeError, ShapeError, UsageError
 from ..graph import OPERATORS, Aval, Node, where_called
+from .codes import arithmetic as code
+from .codes import logarithm as powers
 from .op import FULL, Op, elementwise, like, make_op, spread
 from .samples import Sample
 from .slopes import pow_derivative as pow_derivative_eval
@@ -124,30 +126,34 @@ def binary(
 
 add: Op = binary(
     "add", np.add, 1, 1, commutative=True, samples=PAIRS, formula="x1 + x2",
-    doc="The sum of two arrays.",
+    doc="The sum of two arrays.", emit=code.add,
 )  # fmt: skip
 subtract: Op = binary(
     "subtract", np.subtract, 1, -1, samples=PAIRS, formula="x1 - x2",
-    doc="The difference of two arrays.",
+    doc="The difference of two arrays.", emit=code.subtract,
 )  # fmt: skip
 multiply: Op = binary(
     "multiply", np.multiply, lambda y, a, b: b, lambda y, a, b: a, commutative=True,
-    samples=PAIRS, formula="x1 * x2", doc="The product of two arrays.",
+    samples=PAIRS, formula="x1 * x2", doc="The product of two arrays.", emit=code.multiply,
 )  # fmt: skip
 divide: Op = binary(
     "divide", np.divide, lambda y, a, b: 1.0 / b, lambda y, a, b: -(y / b),
     kinds="floating", delicate=True, samples=PAIRS, formula="x1 / x2",
-    doc="The quotient of two arrays.",
+    doc="The quotient of two arrays.", emit=code.divide,
 )  # fmt: skip
-negative: Op = unary("negative", np.negative, -1, samples=_ONE, formula="-x", doc="Minus x.")
-positive: Op = unary("positive", np.positive, 1, samples=_ONE, formula="x", doc="x itself.")
+negative: Op = unary(
+    "negative", np.negative, -1, samples=_ONE, formula="-x", doc="Minus x.", emit=code.negative
+)
+positive: Op = unary(
+    "positive", np.positive, 1, samples=_ONE, formula="x", doc="x itself.", emit=code.positive
+)
 square: Op = unary(
     "square", np.square, lambda y, x: 2.0 * x, samples=_ONE, formula="x * x",
-    doc="The square.",
+    doc="The square.", emit=code.square,
 )  # fmt: skip
 reciprocal: Op = unary(
     "reciprocal", np.reciprocal, lambda y, x: -(y * y), kinds="floating", delicate=True,
-    samples=_ONE, formula="1 / x", doc="One over x.",
+    samples=_ONE, formula="1 / x", doc="One over x.", emit=code.reciprocal,
 )  # fmt: skip
 
 
@@ -173,13 +179,14 @@ def _remainder(x1: Array, x2: Array) -> Array:
 floor_divide: Op = binary(
     "floor_divide", _floor_divide, None, None, samples=PAIRS, formula="floor(x1 / x2)",
     doc="The quotient rounded towards minus infinity; an integer by zero raises DivideByZeroError.",
-    kink="The derivative is 0 everywhere, also where the value jumps.",
+    kink="The derivative is 0 everywhere, also where the value jumps.", emit=code.floor_divide,
 )  # fmt: skip
 remainder: Op = binary(
     "remainder", _remainder, 1, lambda y, a, b: -floor_divide(a, b), samples=PAIRS,
     formula="x1 - floor(x1 / x2) * x2",
     doc="The remainder with the sign of the divisor; an integer by zero raises DivideByZeroError.",
     kink="The derivatives are 1 and -floor(x1/x2), also where the value jumps.",
+    emit=code.remainder,
 )  # fmt: skip
 
 
@@ -212,7 +219,7 @@ pow_: Op = binary(
     flops=20, samples=(sample(POSITIVE, (1.5, -2.0, 0.4, 3.0, -0.7, 2.0)),),
     formula="x1 ** x2", doc="x1 to the power x2.",
     kink="d/dx1 is 0 where x2 = 0, also at x1 = 0. d/dx2 at x1 = 0 is 0 for x2 >= 0 and -inf for "
-    "x2 < 0; it is NaN for x1 < 0, where powers near x2 are not real.",
+    "x2 < 0; it is NaN for x1 < 0, where powers near x2 are not real.", emit=powers.pow_,
 )  # fmt: skip
 pow_derivative: Op = binary(
     "pow_derivative", pow_derivative_eval,
@@ -222,7 +229,7 @@ pow_derivative: Op = binary(
     samples=(sample(POSITIVE, (1.5, -2.0, 0.4, 3.0, -0.7, 2.0), n=1, m=0),),
     formula="d^n/dx1^n d^m/dx2^m x1 ** x2",
     doc="A derivative of a power: right where x1 ** (x2 - n) alone over- or underflows, or x2 - n "
-    "is not a floating-point number.",
+    "is not a floating-point number.", emit=powers.pow_derivative,
 )  # fmt: skip
 
 
@@ -230,7 +237,7 @@ pow_derivative: Op = binary(
 
 abs_: Op = unary(
     "abs", np.abs, lambda y, x: sign(x), samples=_ONE, formula="|x|",
-    doc="The absolute value.", kink="The derivative at 0 is 0.",
+    doc="The absolute value.", kink="The derivative at 0 is 0.", emit=code.abs_,
 )  # fmt: skip
 
 
@@ -242,18 +249,18 @@ def _sign(x: Array) -> Array:
 sign: Op = unary(
     "sign", _sign, None, samples=_ONE, formula="-1, 0 or 1",
     doc="The sign: 0 for zeros, NaN for NaN.",
-    kink="The derivative is 0 everywhere, also at 0.",
+    kink="The derivative is 0 everywhere, also at 0.", emit=code.sign,
 )  # fmt: skip
 signbit: Op = unary(
     "signbit", np.signbit, None, kinds="floating", result="bool", samples=_ONE,
-    doc="Whether the sign bit is set: true for -0.0 and negative numbers.",
+    doc="Whether the sign bit is set: true for -0.0 and negative numbers.", emit=code.signbit,
 )  # fmt: skip
 copysign: Op = binary(
     "copysign", np.copysign, lambda y, a, b: sign(a) * copysign(1.0, b), None,
     kinds="floating", samples=PAIRS, formula="|x1| * (-1)**signbit(x2)",
     doc="x1 with the sign of x2.",
     kink="The derivative with respect to x1 is 0 at x1 = 0; that with respect to x2 is 0 "
-    "everywhere.",
+    "everywhere.", emit=code.copysign,
 )  # fmt: skip
 
 
@@ -275,12 +282,15 @@ _FLAT = "The derivative is 0 everywhere, also where the value jumps."
 
 floor: Op = unary(
     "floor", np.floor, None, samples=_ONE, kink=_FLAT, doc="The largest integer not above x.",
+    emit=code.floor,
 )  # fmt: skip
 ceil: Op = unary(
     "ceil", np.ceil, None, samples=_ONE, kink=_FLAT, doc="The smallest integer not below x.",
+    emit=code.ceil,
 )  # fmt: skip
 trunc: Op = unary(
     "trunc", np.trunc, None, samples=_ONE, kink=_FLAT, doc="x without its fraction.",
+    emit=code.trunc,
 )  # fmt: skip
 
 
@@ -290,7 +300,7 @@ def _round(x: Array) -> Array:
 
 round_: Op = unary(
     "round", _round, None, samples=_ONE,
-    kink=_FLAT, doc="The nearest integer; halves go to the even one.",
+    kink=_FLAT, doc="The nearest integer; halves go to the even one.", emit=code.round_,
 )  # fmt: skip
 
 
@@ -307,6 +317,7 @@ greater_share: Op = binary(
     "greater_share", _greater_share, None, None, kinds="floating", tags=("internal",),
     samples=PAIRS, formula="1 if x1 > x2, 1/2 if x1 = x2, 0 if x1 < x2",
     doc="The share of x1 in maximum(x1, x2), its derivative; NaN if either is NaN.",
+    emit=code.greater_share,
 )  # fmt: skip
 _TIES = "Where the two are equal each gets half of the derivative; where either is NaN, NaN."
 maximum: Op = binary(
@@ -314,12 +325,14 @@ maximum: Op = binary(
     lambda y, a, b: greater_share(a, b), lambda y, a, b: greater_share(b, a),
     taken=lambda y, a, b: (~(a < b), ~(b < a)), commutative=True, samples=PAIRS,
     formula="x1 if x1 > x2 else x2", doc="The larger of two; NaN if either is NaN.", kink=_TIES,
+    emit=code.maximum,
 )  # fmt: skip
 minimum: Op = binary(
     "minimum", np.minimum,
     lambda y, a, b: greater_share(b, a), lambda y, a, b: greater_share(a, b),
     taken=lambda y, a, b: (~(b < a), ~(a < b)), commutative=True, samples=PAIRS,
     formula="x1 if x1 < x2 else x2", doc="The smaller of two; NaN if either is NaN.", kink=_TIES,
+    emit=code.minimum,
 )  # fmt: skip
 
 
@@ -335,7 +348,7 @@ relu: Op = unary(
     "relu", _relu, lambda y, x: sign(y),
     taken=_relu_taken, samples=_ONE, formula="max(x, 0)",
     doc="x where it is positive, else 0; NaN for NaN.",
-    kink="The derivative at 0 is 0; at NaN it is NaN.",
+    kink="The derivative at 0 is 0; at NaN it is NaN.", emit=code.relu,
 )  # fmt: skip
 
 
@@ -370,7 +383,7 @@ def _where_taken(y: Node, condition: Node, x1: Node, x2: Node) -> tuple[None, No
 # A partial of 1 where `taken` says so, and a structural zero elsewhere.
 where: Op = make_op(
     "where", "elementwise", np.where, _where_rule, partials=(None, 1, 1),
-    taken=_where_taken, batch=_where_batch, kinds="all",
+    taken=_where_taken, batch=_where_batch, kinds="all", emit=code.where,
     samples=(sample((True, False, True, False, False, True), REAL, tuple(reversed(REAL))),),
     formula="x1 if condition else x2", doc="Elements of x1 where the condition holds, else of x2.",
     kink="The branch not taken gets a derivative of exactly 0, whatever its own derivative is.",
@@ -380,36 +393,70 @@ where: Op = make_op(
 # --- comparison ----------------------------------------------------------------------------------
 
 
-def _comparison(name: str, eval: Any, symbol: str, kinds: str, doc: str, both: bool = False) -> Op:
+def _comparison(
+    name: str, eval: Any, symbol: str, kinds: str, doc: str, both: bool = False, *, emit: Any
+) -> Op:
     return binary(
         name, eval, None, None, kinds=kinds, result="bool", commutative=both, samples=PAIRS,
-        formula=f"x1 {symbol} x2", doc=doc,
+        formula=f"x1 {symbol} x2", doc=doc, emit=emit,
     )  # fmt: skip
 
 
 equal: Op = _comparison(
-    "equal", np.equal, "==", "all", "Whether two are equal; NaN never is.", True
+    "equal",
+    np.equal,
+    "==",
+    "all",
+    "Whether two are equal; NaN never is.",
+    True,
+    emit=code.comparison("eq"),
 )
 not_equal: Op = _comparison(
-    "not_equal", np.not_equal, "!=", "all", "Whether two differ (NaN always does).", True
+    "not_equal",
+    np.not_equal,
+    "!=",
+    "all",
+    "Whether two differ (NaN always does).",
+    True,
+    emit=code.comparison("ne"),
 )
-less: Op = _comparison("less", np.less, "<", "numeric", "Whether x1 is less than x2.")
+less: Op = _comparison(
+    "less", np.less, "<", "numeric", "Whether x1 is less than x2.", emit=code.comparison("lt")
+)
 less_equal: Op = _comparison(
-    "less_equal", np.less_equal, "<=", "numeric", "Whether x1 is at most x2."
+    "less_equal",
+    np.less_equal,
+    "<=",
+    "numeric",
+    "Whether x1 is at most x2.",
+    emit=code.comparison("le"),
 )
-greater: Op = _comparison("greater", np.greater, ">", "numeric", "Whether x1 is greater than x2.")
+greater: Op = _comparison(
+    "greater",
+    np.greater,
+    ">",
+    "numeric",
+    "Whether x1 is greater than x2.",
+    emit=code.comparison("gt"),
+)
 greater_equal: Op = _comparison(
-    "greater_equal", np.greater_equal, ">=", "numeric", "Whether x1 is at least x2."
+    "greater_equal",
+    np.greater_equal,
+    ">=",
+    "numeric",
+    "Whether x1 is at least x2.",
+    emit=code.comparison("ge"),
 )
 isfinite: Op = unary(
     "isfinite", np.isfinite, None, result="bool", samples=_ONE,
-    doc="Whether x is neither infinite nor NaN.",
+    doc="Whether x is neither infinite nor NaN.", emit=code.isfinite,
 )  # fmt: skip
 isinf: Op = unary(
     "isinf", np.isinf, None, result="bool", samples=_ONE, doc="Whether x is infinite.",
+    emit=code.isinf,
 )  # fmt: skip
 isnan: Op = unary(
-    "isnan", np.isnan, None, result="bool", samples=_ONE, doc="Whether x is NaN.",
+    "isnan", np.isnan, None, result="bool", samples=_ONE, doc="Whether x is NaN.", emit=code.isnan,
 )  # fmt: skip
 
 
@@ -423,29 +470,37 @@ def _discrete(name: str, eval: Any, samples: tuple[Sample, ...], doc: str, **fie
     )  # fmt: skip
 
 
-def _logical(name: str, eval: Any, doc: str) -> Op:
-    return _discrete(name, eval, _TRUTH, doc, kinds="boolean", result="bool", commutative=True)
+def _logical(name: str, eval: Any, doc: str, emit: Any) -> Op:
+    return _discrete(
+        name, eval, _TRUTH, doc, kinds="boolean", result="bool", commutative=True, emit=emit,
+    )  # fmt: skip
 
 
-logical_and: Op = _logical("logical_and", np.logical_and, "Whether both hold.")
-logical_or: Op = _logical("logical_or", np.logical_or, "Whether either holds.")
-logical_xor: Op = _logical("logical_xor", np.logical_xor, "Whether exactly one holds.")
+logical_and: Op = _logical("logical_and", np.logical_and, "Whether both hold.", code.bitwise_and)
+logical_or: Op = _logical("logical_or", np.logical_or, "Whether either holds.", code.bitwise_or)
+logical_xor: Op = _logical(
+    "logical_xor", np.logical_xor, "Whether exactly one holds.", code.bitwise_xor
+)
 logical_not: Op = _discrete(
     "logical_not", np.logical_not, (sample((True, False)),), "Whether x does not hold.",
-    kinds="boolean", result="bool",
+    kinds="boolean", result="bool", emit=code.bitwise_invert,
 )  # fmt: skip
 
 
-def _bits(name: str, eval: Any, doc: str) -> Op:
-    return _discrete(name, eval, _INTS, doc, kinds="integer_or_bool", commutative=True)
+def _bits(name: str, eval: Any, doc: str, emit: Any) -> Op:
+    return _discrete(
+        name, eval, _INTS, doc, kinds="integer_or_bool", commutative=True, emit=emit,
+    )  # fmt: skip
 
 
-bitwise_and: Op = _bits("bitwise_and", np.bitwise_and, "The bits set in both.")
-bitwise_or: Op = _bits("bitwise_or", np.bitwise_or, "The bits set in either.")
-bitwise_xor: Op = _bits("bitwise_xor", np.bitwise_xor, "The bits set in exactly one.")
+bitwise_and: Op = _bits("bitwise_and", np.bitwise_and, "The bits set in both.", code.bitwise_and)
+bitwise_or: Op = _bits("bitwise_or", np.bitwise_or, "The bits set in either.", code.bitwise_or)
+bitwise_xor: Op = _bits(
+    "bitwise_xor", np.bitwise_xor, "The bits set in exactly one.", code.bitwise_xor
+)
 bitwise_invert: Op = _discrete(
     "bitwise_invert", np.invert, (sample(INTEGERS),), "Every bit inverted.",
-    kinds="integer_or_bool",
+    kinds="integer_or_bool", emit=code.bitwise_invert,
 )  # fmt: skip
 
 
@@ -469,12 +524,12 @@ def _right_shift(x1: Array, x2: Array) -> Array:
 
 bitwise_left_shift: Op = _discrete(
     "bitwise_left_shift", _left_shift, _INTS, "The bits moved left by x2 >= 0 places.",
-    kinds="integer", formula="x1 * 2**x2",
+    kinds="integer", formula="x1 * 2**x2", emit=code.left_shift,
 )  # fmt: skip
 bitwise_right_shift: Op = _discrete(
     "bitwise_right_shift", _right_shift, _INTS,
     "The bits moved right by x2 >= 0 places, the sign kept.",
-    kinds="integer", formula="floor(x1 / 2**x2)",
+    kinds="integer", formula="floor(x1 / 2**x2)", emit=code.right_shift,
 )  # fmt: skip
 
 
@@ -485,9 +540,13 @@ def _zeros(x: Array) -> Array:
     return np.zeros_like(x)
 
 
-real: Op = unary("real", np.positive, 1, samples=_ONE, doc="The real part: x itself.")
-imag: Op = unary("imag", _zeros, None, samples=_ONE, doc="The imaginary part: 0.")
-conj: Op = unary("conj", np.positive, 1, samples=_ONE, doc="The complex conjugate: x itself.")
+real: Op = unary(
+    "real", np.positive, 1, samples=_ONE, doc="The real part: x itself.", emit=code.positive
+)
+imag: Op = unary("imag", _zeros, None, samples=_ONE, doc="The imaginary part: 0.", emit=code.zero)
+conj: Op = unary(
+    "conj", np.positive, 1, samples=_ONE, doc="The complex conjugate: x itself.", emit=code.positive
+)
 
 
 # Operators of nodes.

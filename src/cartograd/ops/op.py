@@ -84,6 +84,9 @@ class Op:
     cotangent and a function that makes the same of it, or None.
     `taken(y, *inputs)` gives, for each input, where its branch was taken (a bool node) or None.
     `takes` are the characters of the dtypes that an elementwise op takes.
+    `emit(b, *xs, **params)`, of elementwise ops, writes native code with the compiler's builder
+    (see `ops.codes`); it returns the result, or None to decline, and `eval` is called instead. It
+    decides by dtypes, params and literal operands alone. None: `eval` is always called.
     """
 
     name: str

@@ -14,6 +14,8 @@ import numpy as np
 
 from . import slopes, special
 from .arithmetic import PAIRS, POSITIVE, REAL, Array, binary, sample, square, unary
+from .codes import arithmetic as code
+from .codes import bell, exponential, logarithm
 from .op import Op
 from .samples import Sample
 
@@ -82,6 +84,7 @@ def _order(samples: tuple[Sample, ...], n: int) -> tuple[Sample, ...]:
 sqrt: Op = unary(
     "sqrt", np.sqrt, lambda y, x: 0.5 * rsqrt(x), kinds="floating", delicate=True,
     samples=_POSITIVE, doc="The square root.", kink="The derivative at 0 and at -0.0 is inf.",
+    emit=code.sqrt,
 )  # fmt: skip
 
 
@@ -92,7 +95,7 @@ def _rsqrt(x: Array) -> Array:
 rsqrt: Op = unary(
     "rsqrt", _rsqrt,
     lambda y, x: -(y / (2.0 * x)), kinds="floating", delicate=True, samples=_POSITIVE,
-    formula="1 / sqrt(x)", doc="One over the square root; inf at 0 and at -0.0.",
+    formula="1 / sqrt(x)", doc="One over the square root; inf at 0 and at -0.0.", emit=code.rsqrt,
 )  # fmt: skip
 
 
@@ -100,33 +103,34 @@ rsqrt: Op = unary(
 
 exp: Op = unary(
     "exp", np.exp, lambda y, x: y, kinds="floating", delicate=True, flops=TRANSCENDENTAL,
-    samples=_REAL, formula="e ** x", doc="The exponential function.",
+    samples=_REAL, formula="e ** x", doc="The exponential function.", emit=exponential.exp,
 )  # fmt: skip
 exp2: Op = unary(
     "exp2", np.exp2, lambda y, x: math.log(2.0) * y, kinds="floating", delicate=True,
     flops=TRANSCENDENTAL, samples=_REAL, formula="2 ** x", doc="Two to the power x.",
+    emit=exponential.exp2,
 )  # fmt: skip
 expm1: Op = unary(
     "expm1", np.expm1, lambda y, x: exp(x), kinds="floating", delicate=True,
     flops=TRANSCENDENTAL, samples=_REAL, formula="e ** x - 1",
-    doc="exp(x) - 1, accurate near 0.",
+    doc="exp(x) - 1, accurate near 0.", emit=exponential.expm1,
 )  # fmt: skip
 log: Op = unary(
     "log", np.log, lambda y, x: 1.0 / x, kinds="floating", delicate=True, flops=TRANSCENDENTAL,
-    samples=_POSITIVE, doc="The natural logarithm.",
+    samples=_POSITIVE, doc="The natural logarithm.", emit=logarithm.log,
 )  # fmt: skip
 log1p: Op = unary(
     "log1p", np.log1p, lambda y, x: 1.0 / (1.0 + x), kinds="floating", delicate=True,
     flops=TRANSCENDENTAL, samples=_POSITIVE, formula="log(1 + x)",
-    doc="log(1 + x), accurate near 0.",
+    doc="log(1 + x), accurate near 0.", emit=logarithm.log1p,
 )  # fmt: skip
 log2: Op = unary(
     "log2", np.log2, lambda y, x: (1.0 / math.log(2.0)) / x, kinds="floating", delicate=True,
-    flops=TRANSCENDENTAL, samples=_POSITIVE, doc="The logarithm to base 2.",
+    flops=TRANSCENDENTAL, samples=_POSITIVE, doc="The logarithm to base 2.", emit=logarithm.log2,
 )  # fmt: skip
 log10: Op = unary(
     "log10", np.log10, lambda y, x: (1.0 / math.log(10.0)) / x, kinds="floating", delicate=True,
-    flops=TRANSCENDENTAL, samples=_POSITIVE, doc="The logarithm to base 10.",
+    flops=TRANSCENDENTAL, samples=_POSITIVE, doc="The logarithm to base 10.", emit=logarithm.log10,
 )  # fmt: skip
 logaddexp: Op = binary(
     "logaddexp", np.logaddexp,
@@ -134,6 +138,7 @@ logaddexp: Op = binary(
     kinds="floating", commutative=True, flops=2 * TRANSCENDENTAL, samples=PAIRS,
     formula="log(exp(x1) + exp(x2))", doc="The logarithm of a sum of exponentials.",
     kink="Where both are the same infinity each gets half of the derivative.",
+    emit=exponential.logaddexp,
 )  # fmt: skip
 sigmoid_difference: Op = binary(
     "sigmoid_difference", slopes.sigmoid_difference,
@@ -142,6 +147,7 @@ sigmoid_difference: Op = binary(
     kinds="floating", flops=TRANSCENDENTAL, tags=("internal",), samples=PAIRS,
     formula="exp(x1) / (exp(x1) + exp(x2))",
     doc="sigmoid(x1 - x2) without the rounding error of the difference.",
+    emit=exponential.sigmoid_difference,
 )  # fmt: skip
 sigmoid_difference_slope: Op = binary(
     "sigmoid_difference_slope", slopes.sigmoid_difference_slope,
@@ -150,6 +156,7 @@ sigmoid_difference_slope: Op = binary(
     kinds="floating", commutative=True, flops=TRANSCENDENTAL, tags=("internal",), samples=PAIRS,
     formula="exp(x1 + x2) / (exp(x1) + exp(x2))**2",
     doc="The slope of sigmoid at x1 - x2, without the rounding error of the difference.",
+    emit=exponential.sigmoid_difference_slope,
 )  # fmt: skip
 
 
@@ -171,6 +178,7 @@ one_minus_square: Op = unary(
     "one_minus_square", slopes.one_minus_square, lambda y, x: -2.0 * x, kinds="floating",
     flops=3, tags=("internal",), samples=_UNIT, formula="(1 - x) * (1 + x)",
     doc="1 - x**2 with all its digits near -1 and 1, and a derivative with all of them near 0.",
+    emit=code.one_minus_square,
 )  # fmt: skip
 asin: Op = unary(
     "asin", np.arcsin, lambda y, x: rsqrt(one_minus_square(x)), kinds="floating", delicate=True,
@@ -225,20 +233,21 @@ atan2_derivative: Op = binary(
 
 sinh: Op = unary(
     "sinh", np.sinh, lambda y, x: cosh(x), kinds="floating", delicate=True,
-    flops=TRANSCENDENTAL, samples=_REAL, doc="The hyperbolic sine.",
+    flops=TRANSCENDENTAL, samples=_REAL, doc="The hyperbolic sine.", emit=exponential.sinh,
 )  # fmt: skip
 cosh: Op = unary(
     "cosh", np.cosh, lambda y, x: sinh(x), kinds="floating", delicate=True,
-    flops=TRANSCENDENTAL, samples=_REAL, doc="The hyperbolic cosine.",
+    flops=TRANSCENDENTAL, samples=_REAL, doc="The hyperbolic cosine.", emit=exponential.cosh,
 )  # fmt: skip
 tanh: Op = unary(
     "tanh", np.tanh, lambda y, x: sech2(x), kinds="floating", flops=TRANSCENDENTAL,
-    samples=_REAL, doc="The hyperbolic tangent.",
+    samples=_REAL, doc="The hyperbolic tangent.", emit=exponential.tanh,
 )  # fmt: skip
 sech2: Op = unary(
     "sech2", slopes.sech2, lambda y, x: -2.0 * (y * tanh(x)), kinds="floating",
     flops=TRANSCENDENTAL, tags=("internal",), samples=_REAL, formula="1 / cosh(x)**2",
     doc="The derivative of tanh, with all its digits in the tails, where 1 - tanh(x)**2 has none.",
+    emit=exponential.sech2,
 )  # fmt: skip
 asinh: Op = unary(
     "asinh", np.arcsinh, lambda y, x: 1.0 / hypot(1.0, x), kinds="floating",
@@ -261,12 +270,13 @@ atanh: Op = unary(
 sigmoid: Op = unary(
     "sigmoid", special.sigmoid, lambda y, x: 0.25 * sech2(0.5 * x), kinds="floating",
     flops=TRANSCENDENTAL, samples=_REAL, formula="1 / (1 + exp(-x))",
-    doc="The logistic function, with all its digits in both tails.",
+    doc="The logistic function, with all its digits in both tails.", emit=exponential.sigmoid,
 )  # fmt: skip
 softplus: Op = unary(
     "softplus", special.softplus, lambda y, x: sigmoid(x), kinds="floating",
     flops=2 * TRANSCENDENTAL, samples=_REAL, formula="log(1 + exp(x))",
     doc="A smooth relu, without overflow and with all its digits in the left tail.",
+    emit=exponential.softplus,
 )  # fmt: skip
 
 
@@ -277,23 +287,25 @@ _TWO_OVER_ROOT_PI = 2.0 / math.sqrt(math.pi)
 erf: Op = unary(
     "erf", special.erf, lambda y, x: _TWO_OVER_ROOT_PI * gaussian(x, n=0), kinds="floating",
     flops=2 * TRANSCENDENTAL, samples=_REAL, formula="2/sqrt(pi) * integral of exp(-t**2), 0 to x",
-    doc="The error function.",
+    doc="The error function.", emit=bell.erf,
 )  # fmt: skip
 erfc: Op = unary(
     "erfc", special.erfc, lambda y, x: -_TWO_OVER_ROOT_PI * gaussian(x, n=0), kinds="floating",
     flops=2 * TRANSCENDENTAL, samples=_REAL, formula="1 - erf(x)",
-    doc="The complementary error function, with all its digits in the right tail.",
+    doc="The complementary error function, with all its digits in the right tail.", emit=bell.erfc,
 )  # fmt: skip
 gaussian: Op = unary(
     "gaussian", special.gaussian, lambda y, x: gaussian(x, n=y.params["n"] + 1),
     kinds="floating", flops=TRANSCENDENTAL, tags=("internal",), samples=_order(_REAL, 0),
     formula="d^n/dx^n exp(-x**2)",
     doc="A derivative of the bell curve, in whose tails the rounding of x**2 would be magnified.",
+    emit=bell.gaussian,
 )  # fmt: skip
 normal_cdf: Op = unary(
     "normal_cdf", special.normal_cdf, lambda y, x: normal_density(x, n=0), kinds="floating",
     flops=2 * TRANSCENDENTAL, samples=_REAL, formula="erfc(-x / sqrt(2)) / 2",
     doc="The normal distribution function, with all its digits in the left tail.",
+    emit=bell.normal_cdf,
 )  # fmt: skip
 normal_density: Op = unary(
     "normal_density", special.normal_density,
@@ -301,6 +313,7 @@ normal_density: Op = unary(
     flops=TRANSCENDENTAL, tags=("internal",), samples=_order(_REAL, 0),
     formula="d^n/dx^n exp(-x**2 / 2) / sqrt(2 pi)",
     doc="A derivative of the normal density, in whose tails rounding x**2 would be magnified.",
+    emit=bell.normal_density,
 )  # fmt: skip
 erfinv: Op = unary(
     "erfinv", special.erfinv, lambda y, x: erfinv_slope(x), kinds="floating", delicate=True,

@@ -1,0 +1,100 @@
+"""What the codes share: the layout of floating-point numbers, polynomials, and powers of two.
+
+A code takes the compiler's builder `b` and values of registers of equal lanes; it is typed loosely,
+because this layer lies below the compiler. Every function here keeps NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...dtype import DType, bool_, float32, float64, int32, int64, uint32, uint64
+
+__all__ = [
+    "FORMATS",
+    "Format",
+    "Table",
+    "any_lane",
+    "between",
+    "horner",
+    "is_zero",
+    "power_of_two",
+    "scale",
+]
+
+Table = Mapping[DType, Sequence[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A binary floating-point format, as the codes use it.
+
+    `magic` is 1.5 * 2**fraction: adding it rounds a small number to an integer that stands in the
+    lowest bits of the sum. `tiny` is 2**-(fraction + 2): 1 + tiny is 1.
+    """
+
+    integer: DType
+    unsigned: DType
+    fraction: int
+    bias: int
+    least_normal: float
+
+    @property
+    def magic(self) -> float:
+        """1.5 * 2**fraction."""
+        return 1.5 * 2.0**self.fraction
+
+    @property
+    def tiny(self) -> float:
+        """2**-(fraction + 2)."""
+        return 2.0 ** -(self.fraction + 2)
+
+
+FORMATS: dict[DType, Format] = {
+    float32: Format(int32, uint32, 23, 127, 2.0**-126),
+    float64: Format(int64, uint64, 52, 1023, 2.0**-1022),
+}
+
+
+def horner(b: Any, x: Any, table: Table | Sequence[float]) -> Any:
+    """The polynomial with the coefficients of the dtype of x, lowest power first."""
+    coefficients = table[x.dtype] if isinstance(table, Mapping) else table
+    total = b.like(x, coefficients[-1])
+    for c in coefficients[-2::-1]:
+        total = b.fma(total, x, c)
+    return total
+
+
+def between(b: Any, low: float, x: Any, high: float) -> Any:
+    """x, or the nearer bound outside [low, high]."""
+    return b.smaller(high, b.larger(low, x))
+
+
+def is_zero(b: Any, x: Any) -> Any:
+    """Whether x is 0 or -0.0."""
+    return b.cmp("eq", x, 0.0)
+
+
+def power_of_two(b: Any, n: Any) -> Any:
+    """2**n for whole numbers n (as floats) whose power is normal."""
+    form = FORMATS[n.dtype]
+    low = b.bitcast(b.add(n, form.magic + form.bias), form.integer)
+    return b.bitcast(b.shl(low, form.fraction), n.dtype)
+
+
+def scale(b: Any, x: Any, n: Any) -> Any:
+    """x * 2**n for whole n (as floats): in two steps, so that 2**n may lie out of range."""
+    form = FORMATS[n.dtype]
+    half = b.sub(b.fma(n, 0.5, form.magic), form.magic)
+    return b.mul(b.mul(x, power_of_two(b, half)), power_of_two(b, b.sub(n, half)))
+
+
+def any_lane(b: Any, test: Any) -> Any:
+    """Whether a bool is true in any lane, as a scalar."""
+    if test.lanes == 1:
+        return test
+    name = f"llvm.vector.reduce.or.v{test.lanes}i1"
+    b.module.declare(name, "i1", [test.type])
+    return b.assign(f"call i1 @{name}({test.type} {test.text})", bool_)
