@@ -27,6 +27,7 @@ LAYERS = (
     "serialize",
     "autodiff",
     "batching",
+    "runtime",
     "tensor",
     "namespace",
     "linalg",

@@ -100,7 +100,8 @@ def _captured(ends: Sequence[Node], start: int, states: set[Node]) -> list[Node]
     found: list[Node] = []
     while stack:
         node = stack.pop()
-        if node.id < start:
+        # The leaf of a State may be made when it is read; it is from outside all the same.
+        if node.id < start or (node.holder is not None and not node.inputs):
             if node.op.name not in ("constant", "full") and node not in states:
                 found.append(node)
             continue

@@ -20,12 +20,14 @@ __all__ = [
     "DTypeError",
     "DataError",
     "DivideByZeroError",
+    "DonatedError",
     "FileFormatError",
     "GradientError",
     "IndexOutOfRangeError",
     "LinAlgError",
     "NoAxisError",
     "NonFiniteError",
+    "RecompileWarning",
     "ShapeError",
     "TraceError",
     "UnsupportedError",
@@ -180,5 +182,21 @@ class CompileError(CartogradError, RuntimeError):
     """Native code that could not be made: what LLVM said of it.
 
     >>> issubclass(CompileError, RuntimeError)
+    True
+    """
+
+
+class DonatedError(UsageError):
+    """A Tensor used after its memory was given to a compiled function, by `donate`.
+
+    >>> issubclass(DonatedError, UsageError)
+    True
+    """
+
+
+class RecompileWarning(UserWarning):
+    """A function that is compiled again and again, with what changed each time.
+
+    >>> issubclass(RecompileWarning, UserWarning)
     True
     """

@@ -14,7 +14,7 @@ import time as _time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["Event", "Recorder"]
+__all__ = ["EVENTS", "Event", "Recorder"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +51,7 @@ class Recorder:
         event = Event(kind, step, data, _time.time())
         for subscriber in self.subscribers:
             subscriber(event)
+
+
+EVENTS = Recorder()
+"""What the engine says for itself: an Event "compile" for every program that is compiled."""

@@ -15,6 +15,7 @@ from .evaluate import inline, run
 from .graph import MODE, Graph, Node, interpreter, set_mode, where_called
 from .namespace.coerce import array_node
 from .ops.op import argument
+from .runtime import Watched
 from .tensor import State, Tensor, wrap
 
 __all__ = ["Trace", "input_names", "is_array", "pair", "to_nodes", "trace", "tracing"]
@@ -35,7 +36,18 @@ class Trace:
     def touch(self, holder: Tensor) -> None:
         """Remember a Tensor as it is, before it is changed for the first time."""
         if holder not in self.touched:
-            self.touched[holder] = (holder.node, holder.grad)
+            self.lift(holder)
+            self.touched.setdefault(holder, (holder.node, holder.held_grad))
+
+    def lift(self, holder: Tensor) -> None:
+        """Hear that the gradient of a Tensor is about to be read."""
+        if self.outer is not None:
+            self.outer.lift(holder)
+
+    def enter(self, module: Watched) -> None:
+        """Hear that a Module is being used."""
+        if self.outer is not None:
+            self.outer.enter(module)
 
     def assigned(self) -> list[tuple[State, Node, Node]]:
         """The States whose value changed: (state, node before, node now)."""
@@ -48,13 +60,14 @@ class Trace:
     def restore(self) -> None:
         """Put every touched Tensor back as it was."""
         for holder, (node, grad) in self.touched.items():
-            holder.node, holder.grad = node, grad
+            holder.node, holder.held_grad = node, grad
 
 
 @contextmanager
-def tracing(staging: bool = True) -> Generator[Trace]:
+def tracing(staging: bool = True, frame: Trace | None = None) -> Generator[Trace]:
     """Collect in a Trace what the code in the block does to States; undo it at the end."""
-    frame = Trace(MODE.get().trace)
+    if frame is None:
+        frame = Trace(MODE.get().trace)
     try:
         with set_mode(staging=staging, trace=frame):
             yield frame

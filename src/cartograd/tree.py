@@ -86,6 +86,15 @@ def _registered(cls: type) -> type | None:
     return None
 
 
+def is_registered(tree: Any) -> bool:
+    """Whether the class of something was made a container by `register`.
+
+    >>> is_registered([1, 2])
+    False
+    """
+    return _registered(type(tree)) is not None
+
+
 def _children(tree: Any) -> tuple[Any, Any, Sequence[Any]] | None:
     """(kind, data, children) of a container, or None for a leaf."""
     cls = cast("type[Any]", type(tree))

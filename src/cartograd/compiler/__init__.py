@@ -1,0 +1,8 @@
+"""The compiler: Graph to machine code. `compile` is its face; see docs/compiler.md."""
+
+from __future__ import annotations
+
+from .api import CompiledFunction, compile
+from .options import Options
+
+__all__ = ["CompiledFunction", "Options", "compile"]

@@ -13,7 +13,8 @@ from typing import Any, Self, cast
 from ..dtype import DType, as_dtype, bfloat16, float16, float32, float64, is_floating
 from ..errors import UnsupportedError, UsageError
 from ..functional._xp import xp
-from ..graph import scope, where_called
+from ..graph import current_mode, scope, where_called
+from ..runtime import WORLD
 from ..tensor import Buffer, Parameter, State, Tensor
 from .hooks import BackwardWatch, Hooks, RemovableHandle
 from .state import IncompatibleKeys, convert, load
@@ -80,6 +81,9 @@ class Module:
     # --- calling
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        trace = current_mode().trace
+        if trace is not None:
+            trace.enter(self)
         with scope(self._name or type(self).__name__):
             if self._forward_hooks or self._forward_pre_hooks or self._watches_backward():
                 return self._call_with_hooks(args, kwargs)
@@ -165,6 +169,7 @@ class Module:
         raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}{hint}")
 
     def __setattr__(self, name: str, value: Any) -> None:
+        WORLD.epoch += 1
         own = self.__dict__
         if isinstance(value, Parameter):
             self.register_parameter(name, value)
@@ -400,6 +405,14 @@ class Module:
         fn(self)
         return self
 
+    def facts(self) -> dict[Any, Any]:
+        """What a compiled function takes for granted of this Module: see `runtime.Watched`."""
+        own = self.__dict__
+        found: dict[Any, Any] = {k: v for k, v in own.items() if isinstance(v, _PLAIN)}
+        for table in _TABLES:
+            found.update(((table, name), value) for name, value in own[table].items())
+        return found
+
     # --- modes and gradients
 
     def train(self, mode: bool = True) -> Self:
@@ -542,6 +555,7 @@ class Module:
 
 
 _TABLES = ("_parameters", "_buffers", "_modules")
+_PLAIN = (bool, int, float, str, type(None))
 
 
 def _indented(text: str) -> str:

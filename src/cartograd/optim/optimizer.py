@@ -165,12 +165,9 @@ class Optimizer:
         >>> p.grad is None
         True
         """
-        trace = current_mode().trace
         for group in self.param_groups:
             for p in group.params:
                 if p.grad is not None:
-                    if trace is not None:  # so that the gradient is back when the trace ends
-                        trace.touch(p)
                     p.grad = None if set_to_none else xp.zeros_like(p.grad)
 
     # ---- saving -------------------------------------------------------------------------------

@@ -1,0 +1,211 @@
+"""Running a program: the table of pointers, the call, calls back into Python, and errors."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..dtype import DType
+from ..errors import CompileError
+from ..evaluate import run as evaluate
+from ..graph import Graph, Node, Shape
+from ..ops.op import quiet
+from ..runtime import LOCK, Residence, address_of, aligned, expire
+from .program import HostCall, NativeProgram, Slot
+from .step import Step
+
+__all__ = ["Executable", "Interpreted", "Runner"]
+
+Array = np.ndarray[Any, Any]
+
+_RELEASING = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)  # other Python threads go on
+_HOLDING = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)  # 0.1 us cheaper
+_HOST = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
+
+# Below this many bytes of memory traffic a program is done before another thread could begin.
+_TINY = 1 << 16
+
+
+class Runner(Protocol):
+    """What a compiled function calls: arrays of the inputs in, new arrays of the outputs out."""
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]: ...
+
+
+class Interpreted:
+    """A Step run with NumPy, one op at a time: what native code is compared with."""
+
+    def __init__(self, step: Step, residences: Sequence[Residence]) -> None:
+        self._residences = tuple(residences)
+        self._graph = Graph((*step.graph.inputs, *step.nodes), step.graph.outputs)
+        self._assigned = [residences[k] for k, _ in step.assigned]
+        self._written = frozenset(residence.key for residence in self._assigned)
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        """The results of one run, its States written."""
+        with LOCK:
+            states = [residence.array for residence in self._residences]
+            found = evaluate(self._graph, [*inputs, *states])
+            count = len(found) - len(self._assigned)
+            results = [np.array(y, order="C") for y in found[:count]]
+            news = [np.array(y) for y in found[count:]]
+            for residence, new in zip(self._assigned, news, strict=True):
+                residence.array[...] = new
+            expire(self._written)
+        return results
+
+
+class _Ring:
+    """Memory for one output, used again when nobody holds it any more.
+
+    An array handed out is kept beside the memory it is a view of: views that a user makes of it
+    hold the latter.
+    """
+
+    __slots__ = ("_dtype", "_kept", "_shape")
+
+    _SIZE = 3
+
+    def __init__(self, shape: Shape, dtype: DType) -> None:
+        self._shape, self._dtype = shape, dtype
+        self._kept: list[tuple[Array, Array, int]] = []
+
+    def take(self) -> tuple[Array, int]:
+        """An array that nobody else holds, and its address."""
+        for entry in self._kept:
+            array, memory, address = entry
+            if sys.getrefcount(array) == 3 and sys.getrefcount(memory) == 4:
+                return array, address
+        array = aligned(self._shape, self._dtype)
+        memory: Any = array.base
+        address = address_of(array)
+        if len(self._kept) == self._SIZE:
+            del self._kept[0]
+        self._kept.append((array, memory, address))
+        return array, address
+
+
+class Executable:
+    """Machine code with the memory it works on.
+
+    `entry` is the address of the code, which `code` keeps loaded; `parallel` that of the function
+    that shares work among threads. `residences` are those of the program's states, in order.
+    """
+
+    def __init__(
+        self,
+        program: NativeProgram,
+        entry: int,
+        code: object,
+        residences: Sequence[Residence],
+        parallel: int,
+    ) -> None:
+        self.program = program
+        self._code = code
+        self._residences = tuple(residences)
+        self._constants = [_settled(value) for value in program.constants]
+        self._arena = aligned((program.arena,), np.dtype(np.uint8))
+        self._error: BaseException | None = None
+        self._host = _HOST(self._call_host)
+        host = ctypes.cast(self._host, ctypes.c_void_p).value or 0
+        self._runtime = (ctypes.c_uint64 * 2)(host, parallel)
+        self._written = frozenset(self._residences[k].key for k in program.written)
+        fresh = [k for k in range(len(program.outputs)) if k not in program.donated]
+        base = len(program.inputs)
+        self._rings = [(k, base + k, _Ring(*program.outputs[k])) for k in fresh]
+        self._taken = [(k, base + k, j) for k, j in program.donated.items()]
+        fixed = [residence.address for residence in self._residences]
+        fixed += [address_of(value) for value in self._constants]
+        fixed += [address_of(self._arena), ctypes.addressof(self._runtime)]
+        blank = [0] * (base + len(program.outputs))
+        self._table = (ctypes.c_uint64 * (len(blank) + len(fixed)))(*blank, *fixed)
+        tiny = sum(k.bytes * k.calls for k in program.kernels) < _TINY and not program.hosts
+        make = _HOLDING if tiny else _RELEASING
+        self._entry: Callable[[int], int] = make(entry)
+        self._argument = ctypes.addressof(self._table)
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        """The results of one run, its States written. The inputs are aligned and C-contiguous.
+
+        Raises what an op raised; States are then as they were.
+        """
+        with LOCK:
+            table = self._table
+            for k, value in enumerate(inputs):
+                table[k] = address_of(value)
+            outputs: list[Any] = [None] * (len(self._rings) + len(self._taken))
+            for k, place, ring in self._rings:
+                outputs[k], table[place] = ring.take()
+            for k, place, j in self._taken:
+                outputs[k], table[place] = inputs[j], table[j]
+            code = self._entry(self._argument)
+            expire(self._written)
+            if code:
+                self._fail(code)
+        return outputs
+
+    # --- calls back into Python, and errors
+
+    def _call_host(self, index: int, table: int) -> int:
+        try:
+            self._run_host(self.program.hosts[index])
+        except BaseException as error:
+            self._error = error
+            return -1
+        return 0
+
+    def _run_host(self, call: HostCall) -> None:
+        node = call.node
+        found = self._evaluate(call)
+        results = found if node.avals is not None else (found,)
+        for slot, value in zip(call.outputs, results, strict=True):
+            self._view(slot)[...] = value
+
+    def _evaluate(self, call: HostCall) -> Any:
+        views = [self._view(slot) for slot in call.inputs]
+        for view in views:
+            view.flags.writeable = False
+        with quiet():
+            return call.node.op.eval(*views, **call.node.params)
+
+    def _view(self, slot: Slot) -> Array:
+        """The memory of an operand as an array."""
+        low = sum(min(0, (n - 1) * s) for n, s in zip(slot.shape, slot.strides, strict=True))
+        high = sum(max(0, (n - 1) * s) for n, s in zip(slot.shape, slot.strides, strict=True))
+        if 0 in slot.shape:
+            return np.empty(slot.shape, slot.dtype)
+        span = high - low + slot.dtype.itemsize
+        start: int = self._table[slot.table] + slot.offset + low
+        memory: Any = (ctypes.c_char * span).from_address(start)
+        return np.ndarray(slot.shape, slot.dtype, memory, -low, slot.strides)
+
+    def _fail(self, code: int) -> None:
+        """Raise what went wrong in a run that returned `code`."""
+        error, self._error = self._error, None
+        if code > 0:
+            call = self.program.errors[code - 1].call
+            try:
+                self._evaluate(call)
+            except Exception as found:
+                raise _placed(found, call.node) from None
+            raise CompileError(f"{call.node!r} failed in native code, but not when run again")
+        if error is None:
+            raise CompileError("a compiled function failed in a call back into Python")
+        raise error
+
+
+def _placed(error: Exception, node: Node) -> Exception:
+    """An error with a note of the line whose op raised it."""
+    error.add_note(f"{node.op.name} at {node.origin.file}:{node.origin.line}")
+    return error
+
+
+def _settled(value: Array) -> Array:
+    """A constant in aligned memory that stays."""
+    kept = aligned(value.shape, value.dtype)
+    kept[...] = value
+    return kept
