@@ -100,9 +100,7 @@ def make_plan(spec: ConvSpec, core: Core) -> Plan:
     most = max(1, core.l1 * 5 // 8 // (max(1, taps) * widest * lanes * item))
     depth = ceil_div(ins, ceil_div(ins, most))
     plan = Plan(spec, axes, core, lanes, vectors, runs, rows, columns, depth, False)
-    return Plan(
-        spec, axes, core, lanes, vectors, runs, rows, columns, depth, _can_be_direct(plan)
-    )
+    return Plan(spec, axes, core, lanes, vectors, runs, rows, columns, depth, _can_be_direct(plan))
 
 
 def _part(count: int, most: int, period: int) -> int:
@@ -168,9 +166,7 @@ def _emit_pack(module: Module, name: str, plan: Plan, pointers: Sequence[str]) -
             b.iadd(b.imul(group, outs), b.imin(b.iadd(first, lane), outs - 1))
             for lane in range(lanes)
         ]
-        rows = [
-            b.offset(b.params["w"], b.imul(o, spec.w.strides[0]), item) for o in channels
-        ]
+        rows = [b.offset(b.params["w"], b.imul(o, spec.w.strides[0]), item) for o in channels]
         for phase, base in zip(plan.phases, _bases(plan), strict=True):
             steps = plan.steps(phase)
             if not steps:
@@ -286,9 +282,7 @@ class _Chunk:
             steps = plan.steps(phase)
             each = steps // ins
             block = b.iadd(b.imul(g, plan.vectors), vector)
-            w = b.offset(
-                b.params["scratch"], b.imul(b.iadd(b.imul(block, steps), base), self.size)
-            )
+            w = b.offset(b.params["scratch"], b.imul(b.iadd(b.imul(block, steps), base), self.size))
             pitch = steps * self.size
             if steps == 0 or ins <= plan.depth:
                 self._phase(source, phase, (w, pitch, ins if steps else 0, 0), vectors)
@@ -316,9 +310,7 @@ class _Chunk:
         start = 0
         for size, count in split(ceil_div(plan.columns - column.first, wide.period), most):
             done = 0
-            for tall, times in _heights(
-                ceil_div(plan.rows - row.first, high.period), most // size
-            ):
+            for tall, times in _heights(ceil_div(plan.rows - row.first, high.period), most // size):
                 with nest(b, [(0, times), (0, count)]) as (i, j):
                     q = (b.iadd(done, b.imul(i, tall)), b.iadd(start, b.imul(j, size)))
                     self._tile(source, phase, w, vectors, q, (tall, size))

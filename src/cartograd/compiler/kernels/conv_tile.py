@@ -87,6 +87,9 @@ def _emit_tile(module: Module, name: str, tile: Tile) -> None:
         streams.append(b.offset(streams[-1], b.integers["pitch"]))
 
     def step(x: str, at: Index) -> None:
+        # Neighbouring steps share numbers of x; LLVM would keep them, and more of the vectors than
+        # there are registers. Nothing may be loaded across this line, which is no instruction.
+        b.line('call void asm sideeffect "", "~{memory}"()')
         vectors = [b.load(b.offset(w, at), tile.dtype, lanes, align=size) for w in streams]
         for (offset, _), row in zip(tile.entries, sums, strict=True):
             one = b.splat(b.load(b.offset(x, offset * item), tile.dtype), lanes)
