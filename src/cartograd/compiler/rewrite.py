@@ -2,7 +2,7 @@
 
 `rewrite` runs the passes of `PASSES` in their order. A pass is a walk over the graph with local
 rules (see `rewrites`), each of which has a name and can be switched off. No rule changes a value
-beyond the order in which a sum is added up, and the rounding that this brings.
+beyond the order in which a sum is added up: its rounding, and the sign of one that is zero.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def agree(*samples: Sequence[Array], tolerance: float = 64.0) -> Check:
     def check(name: str, before: Graph, after: Graph) -> None:
         if after.inputs != before.inputs:
             raise UsageError(f"the pass {name} changed the inputs")
-        after.verify()
+        verified(after)
         for values in samples:
             pairs = zip(run(before, values), run(after, values), strict=True)
             for k, (old, new) in enumerate(pairs):
@@ -169,6 +169,16 @@ def agree(*samples: Sequence[Array], tolerance: float = 64.0) -> Check:
                     raise UsageError(f"the pass {name} changed output {k}: {old} became {new}")
 
     return check
+
+
+def verified(graph: Graph) -> None:
+    """Verify a graph and those that its nodes hold."""
+    stack = [graph]
+    while stack:
+        inner = stack.pop()
+        inner.verify()
+        for node in inner.nodes:
+            stack += [value for value in node.params.values() if isinstance(value, Graph)]
 
 
 def _close(old: Array, new: Array, tolerance: float) -> bool:

@@ -47,14 +47,14 @@ class Ports:
     inner: list[Node]
     outer: list[Node]
 
-    def settle(self, known: dict[Node, Found]) -> None:
-        """Inputs that are known numbers go into `known`, and so do inputs given twice."""
+    def settle(self, known: dict[Node, Found], whole: bool = True) -> None:
+        """Inputs given twice go into `known`, and so do, if given whole, those that are numbers."""
         first: dict[Node, Node] = {}
         inner, outer = self.inner, self.outer
         self.inner, self.outer = [], []
         for x, value in zip(inner, outer, strict=True):
             small = value.op is CONSTANT and value.avals is None and value.size <= FEW
-            if value.op is FULL or small:
+            if whole and (value.op is FULL or small):
                 known[x] = value
             elif value in first:
                 known[x] = first[value]
@@ -129,7 +129,7 @@ def _scan(w: Walk, op: Op, inputs: Nodes, params: Params, aval: Any) -> tuple[No
             result[updates.pop(x)] = fixed.outer[-1]
         _fix_rows(w, fixed, rows)
         fixed.settle(known)
-        rows.settle(known)
+        rows.settle(known, whole=False)
         live = _live(used - result.keys(), outs, updates)
         asked = [outs[k] for k in live]
         for x in (*fixed.inner, *carry.inner, *rows.inner):
