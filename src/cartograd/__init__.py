@@ -21,6 +21,8 @@ from . import random as random
 from . import serialize as serialize  # registers how graphs print and are saved
 from . import tree as tree
 from .compiler import compile as compile
+from .compiler import get_num_threads as get_num_threads
+from .compiler import set_num_threads as set_num_threads
 from .control import checkpoint as checkpoint
 from .control import cond as cond
 from .control import custom_jvp as custom_jvp
@@ -97,8 +99,8 @@ _LAZY: dict[str, tuple[str, str | None]] = {
 }
 
 _INSIDE = {  # modules that the imports above leave here, and that are no part of the public face
-    "annotations", "autodiff", "batching", "blas", "compiler", "control", "dtype", "evaluate", "graph",
-    "namespace", "ops", "record", "runtime", "serialize", "tensor", "transforms",
+    "annotations", "autodiff", "batching", "blas", "compiler", "control", "dtype", "evaluate",
+    "graph", "namespace", "ops", "record", "runtime", "serialize", "tensor", "transforms",
 }  # fmt: skip
 
 # Read from what is there: the elementwise functions are the records', and named nowhere else.

@@ -39,7 +39,7 @@ def close(left: Any, right: Any) -> None:
 def network() -> cg.nn.Module:
     cg.manual_seed(0)
     return cg.nn.Sequential(
-        cg.nn.Linear(3, 8), cg.nn.BatchNorm1d(8), cg.nn.Tanh(), cg.nn.Dropout(0.25),
+        cg.nn.Linear(3, 8, bias=False), cg.nn.BatchNorm1d(8), cg.nn.Tanh(), cg.nn.Dropout(0.25),
         cg.nn.Linear(8, 1),
     )  # fmt: skip
 

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from .api import CompiledFunction, compile
 from .options import Options
+from .threads import get_num_threads, set_num_threads
 
-__all__ = ["CompiledFunction", "Options", "compile"]
+__all__ = ["CompiledFunction", "Options", "compile", "get_num_threads", "set_num_threads"]

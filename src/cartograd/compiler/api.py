@@ -211,7 +211,7 @@ def compile(
     places = (donate,) if isinstance(donate, int) else tuple(donate)
     chosen = options or Options()
     if f is None:
-        return lambda g: CompiledFunction(g, places, chosen)
+        return functools.partial(compile, donate=places, options=chosen)
     if not callable(f):
         raise UsageError(f"compile takes a function, not a {type(f).__name__}{where_called()}")
     return CompiledFunction(f, places, chosen)

@@ -15,8 +15,10 @@ from ..evaluate import run as evaluate
 from ..graph import Graph, Node, Shape
 from ..ops.op import quiet
 from ..runtime import LOCK, Residence, address_of, aligned, expire
+from .llvm import NativeCode
 from .program import HostCall, NativeProgram, Slot
 from .step import Step
+from .threads import runtime_struct
 
 __all__ = ["Executable", "Interpreted", "Runner"]
 
@@ -92,17 +94,14 @@ class _Ring:
 class Executable:
     """Machine code with the memory it works on.
 
-    `entry` is the address of the code, which `code` keeps loaded; `parallel` that of the function
-    that shares work among threads. `residences` are those of the program's states, in order.
+    `residences` are those of the program's states, in order.
     """
 
     def __init__(
         self,
         program: NativeProgram,
-        entry: int,
-        code: object,
+        code: NativeCode,
         residences: Sequence[Residence],
-        parallel: int,
     ) -> None:
         self.program = program
         self._code = code
@@ -112,7 +111,7 @@ class Executable:
         self._error: BaseException | None = None
         self._host = _HOST(self._call_host)
         host = ctypes.cast(self._host, ctypes.c_void_p).value or 0
-        self._runtime = (ctypes.c_uint64 * 2)(host, parallel)
+        self._runtime = runtime_struct(host)
         self._written = frozenset(self._residences[k].key for k in program.written)
         fresh = [k for k in range(len(program.outputs)) if k not in program.donated]
         base = len(program.inputs)
@@ -120,12 +119,12 @@ class Executable:
         self._taken = [(k, base + k, j) for k, j in program.donated.items()]
         fixed = [residence.address for residence in self._residences]
         fixed += [address_of(value) for value in self._constants]
-        fixed += [address_of(self._arena), ctypes.addressof(self._runtime)]
+        fixed += [address_of(self._arena), self._runtime.address]
         blank = [0] * (base + len(program.outputs))
         self._table = (ctypes.c_uint64 * (len(blank) + len(fixed)))(*blank, *fixed)
         tiny = sum(k.bytes * k.calls for k in program.kernels) < _TINY and not program.hosts
         make = _HOLDING if tiny else _RELEASING
-        self._entry: Callable[[int], int] = make(entry)
+        self._entry: Callable[[int], int] = make(code.address("cartograd_main"))
         self._argument = ctypes.addressof(self._table)
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:

@@ -15,7 +15,7 @@ from ..ops.control import custom as custom_op
 from ..ops.op import argument, constant, output
 from ..ops.subgraph import Deferred
 from ..tensor import Tensor, wrap
-from .executable import Interpreted, Runner
+from .build import build
 from .guards import guards_of
 from .options import Options
 from .signature import Signature, array_of
@@ -54,7 +54,8 @@ class Variant:
             if not self._lost:
                 outputs = [step.graph.outputs[k] for k in self._tracked]
                 self._history = Graph((*step.graph.inputs, *step.nodes), outputs)
-        self._runner = _runner(step, residences, donated, options)
+        inputs = [self._places.index(place) for place in donated]
+        self._runner = build(step, residences, inputs, options)
 
     def accepts(self, leaves: Sequence[Any]) -> bool:
         """Whether gradients that the function leaves to its arguments can be put there."""
@@ -146,9 +147,3 @@ _LOST = Deferred(_gone, None)
 def _gradient(holder: Tensor) -> Array:
     grad = holder.held_grad
     return np.zeros(holder.shape, holder.dtype) if grad is None else array_of(grad)
-
-
-def _runner(
-    step: Step, residences: Sequence[Any], donated: Sequence[int], options: Options
-) -> Runner:
-    return Interpreted(step, residences)
