@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from ..graph import Graph
 from ..runtime import Residence
 from . import cache
-from .executable import Executable
+from .executable import Executable, Interpreted, Runner
 from .llvm import compile_text, host_cpu, load
 from .lower import ENTRY, lower
 from .options import Options
 from .program import NativeProgram
 from .rewrite import Rewritten, rewrite
 from .step import Step
-from .threads import runtime_struct
 
 __all__ = ["Built", "build", "lower_step"]
 
@@ -43,8 +42,10 @@ def lower_step(step: Step, donated: Sequence[int], options: Options) -> Built:
 
 def build(
     step: Step, residences: Sequence[Residence], donated: Sequence[int], options: Options
-) -> Executable:
-    """The executable of a traced step; its machine code is kept on disk for the next process."""
+) -> Runner:
+    """What runs a traced step; its machine code is kept on disk for the next process."""
+    if options.interpret:
+        return Interpreted(step, residences)
     program = lower_step(step, donated, options).program
     key = cache.key_of(program.text)
     found = cache.get(key)
@@ -52,6 +53,4 @@ def build(
     if found is None:
         cache.put(key, code)
     native = load(code, [ENTRY])
-    return Executable(
-        program, native.address(ENTRY), native, residences, runtime_struct().parallel
-    )
+    return Executable(program, native, residences)

@@ -151,34 +151,36 @@ class Executable:
 
     def _call_host(self, index: int, table: int) -> int:
         try:
-            self._run_host(self.program.hosts[index])
+            self._run_host(self.program.hosts[index], table)
         except BaseException as error:
             self._error = error
             return -1
         return 0
 
-    def _run_host(self, call: HostCall) -> None:
+    def _run_host(self, call: HostCall, table: int) -> None:
         node = call.node
-        found = self._evaluate(call)
+        found = self._evaluate(call, table)
         results = found if node.avals is not None else (found,)
         for slot, value in zip(call.outputs, results, strict=True):
-            self._view(slot)[...] = value
+            self._view(slot, table)[...] = value
 
-    def _evaluate(self, call: HostCall) -> Any:
-        views = [self._view(slot) for slot in call.inputs]
+    def _evaluate(self, call: HostCall, table: int) -> Any:
+        views = [self._view(slot, table) for slot in call.inputs]
         for view in views:
             view.flags.writeable = False
         with quiet():
             return call.node.op.eval(*views, **call.node.params)
 
-    def _view(self, slot: Slot) -> Array:
-        """The memory of an operand as an array."""
+    @staticmethod
+    def _view(slot: Slot, table: int) -> Array:
+        """The memory of an operand as an array; `table` is the address of a pointer table."""
         low = sum(min(0, (n - 1) * s) for n, s in zip(slot.shape, slot.strides, strict=True))
         high = sum(max(0, (n - 1) * s) for n, s in zip(slot.shape, slot.strides, strict=True))
         if 0 in slot.shape:
             return np.empty(slot.shape, slot.dtype)
         span = high - low + slot.dtype.itemsize
-        start: int = self._table[slot.table] + slot.offset + low
+        entry: int = ctypes.c_uint64.from_address(table + 8 * slot.table).value
+        start = entry + slot.offset + low
         memory: Any = (ctypes.c_char * span).from_address(start)
         return np.ndarray(slot.shape, slot.dtype, memory, -low, slot.strides)
 
@@ -188,7 +190,7 @@ class Executable:
         if code > 0:
             call = self.program.errors[code - 1].call
             try:
-                self._evaluate(call)
+                self._evaluate(call, self._argument)
             except Exception as found:
                 raise _placed(found, call.node) from None
             raise CompileError(f"{call.node!r} failed in native code, but not when run again")

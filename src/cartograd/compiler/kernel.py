@@ -103,16 +103,18 @@ class Opaque:
     node: Node
     kind: str
     spec: Hashable
-    operands: list[Operand]
+    operands: list[Operand]  # that its functions take
     outputs: list[Node]
     emit: Callable[[Module, str, Any], KernelCode]
     flops: int
     bytes: int
+    inputs: list[Operand]  # of the op
     fails: bool = False
 
     def reads(self) -> list[Node]:
         """The leaves it reads."""
-        return list(dict.fromkeys(operand.leaf for operand in self.operands))
+        used = [*self.operands, *self.inputs] if self.fails else self.operands
+        return list(dict.fromkeys(operand.leaf for operand in used))
 
     def writes(self) -> list[Node]:
         """The buffers it writes."""

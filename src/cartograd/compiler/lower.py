@@ -23,24 +23,16 @@ from .ir import Module
 from .kernel import Host, Kernel, Loop, Nest, Opaque, Operand
 from .kernels.loops import ROW, NestCode, collapse, emit_nest, nest_chunks, nest_key, work
 from .kernels.strided import KernelCode
+from .options import Options
 from .program import HostCall, KernelInfo, NativeProgram, Slot
 from .schedule import schedule
 from .tape import Load
 from .views import contiguous
 
-__all__ = ["ENTRY", "Options", "lower"]
+__all__ = ["ENTRY", "lower"]
 
 ENTRY = "cartograd_main"
 SHARED_WORK = 1 << 16  # steps on elements from which a kernel is shared among threads
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Switches for looking into the compiler: each trades speed for something to compare with."""
-
-    fuse: bool = True
-    reuse: bool = True
-    parallel: bool = True
 
 
 class Place(NamedTuple):
@@ -419,7 +411,7 @@ class FunctionLowering:
         if kernel.fails:
             found = b.load_index(status)
             with b.when(b.cmp("ne", found, 0)):
-                self._call_host(kernel.node, kernel.operands, kernel.outputs)
+                self._call_host(kernel.node, kernel.inputs, kernel.outputs)
 
     def _call(
         self, name: str, pointers: Sequence[str], chunks: int, cost: int, integers: Sequence[int]

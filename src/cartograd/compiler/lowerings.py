@@ -80,10 +80,12 @@ def _writer(emit: Callable[..., KernelCode], spec: Any) -> Write:
 
 def _opaque(
     node: Node, kind: str, spec: Hashable, operands: Sequence[Operand], outputs: list[Node],
-    write: Write, flops: int, fails: bool = False,
+    write: Write, flops: int, inputs: Sequence[Operand] = (), fails: bool = False,
 ) -> Opaque:  # fmt: skip
     moved = sum(x.size * x.dtype.itemsize for x in (*node.inputs, *outputs))
-    return Opaque(node, kind, spec, list(operands), outputs, write, flops, moved, fails)
+    return Opaque(
+        node, kind, spec, list(operands), outputs, write, flops, moved, list(inputs), fails
+    )
 
 
 @lowers(contract)
@@ -160,6 +162,7 @@ def _gather(node: Node, operands: list[Operand], outputs: list[Node]) -> Opaque 
         outputs,
         _writer(emit_gather, spec),
         node.size,
+        operands,
         True,
     )
 
@@ -176,7 +179,15 @@ def _scatter(node: Node, operands: list[Operand], outputs: list[Node], add: bool
     )
     own = [operands[1], *used] if zero else [operands[0], operands[1], *used]
     return _opaque(
-        node, "scatter", spec, own, outputs, _writer(emit_scatter, spec), updates.size, True
+        node,
+        "scatter",
+        spec,
+        own,
+        outputs,
+        _writer(emit_scatter, spec),
+        updates.size,
+        operands,
+        True,
     )
 
 

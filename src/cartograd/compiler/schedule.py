@@ -15,8 +15,8 @@ from math import prod
 from typing import Any
 
 from ..errors import CompileError
-from ..graph import Graph, Node
-from ..ops.movement import concat, identity, pad
+from ..graph import Graph, Node, set_mode
+from ..ops.movement import cast, concat, identity, pad
 from ..ops.op import CONSTANT, FULL, OUTPUT, build
 from .kernel import Host, Kernel, Loop, Nest, Operand, Root, Stage
 from .kernels.reducers import REDUCERS, Reducer
@@ -381,6 +381,10 @@ def _add(plan: _Plan, node: Node) -> None:
         reducer = REDUCERS[op]
         axes = node.params["axes"]
         reduced = tuple(node.inputs[0].shape[a] for a in axes)
+        if not axes:
+            with set_mode(staging=True):
+                _map(plan, node, build(cast, (node.inputs[0],), {"dtype": node.dtype}))
+            return
         if 0 in reduced:
             _map(plan, node, _filled(node, reducer.empty(node.dtype)))
             return
