@@ -224,3 +224,25 @@ print(resident() - before)
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
     )
     assert int(done.stdout) < 10_000_000  # 300 programs of 160 kB would be 48 MB
+
+
+def test_a_child_forked_while_another_thread_compiles_can_compile() -> None:
+    script = r"""
+import os, threading
+from cartograd.compiler.llvm import compile_text
+text = "\n".join(f"define i64 @f{i}() {{\n  ret i64 {i}\n}}" for i in range(50))
+stop = False
+def work():
+    while not stop:
+        compile_text(text)
+other = threading.Thread(target=work)
+other.start()
+for _ in range(10):
+    child = os.fork()
+    if child == 0:
+        os._exit(len(compile_text(text)) < 100)
+    assert os.waitpid(child, 0)[1] == 0
+stop = True
+other.join()
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=120)

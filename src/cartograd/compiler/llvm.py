@@ -199,6 +199,10 @@ def _target(cpu: Cpu, level: int) -> _Target:
 
 # A target machine serves one call at a time; llvmlite's own lock covers single steps only.
 _lock = threading.RLock()
+# A child forked while another thread compiles must not inherit a lock that nobody will release.
+os.register_at_fork(
+    before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+)
 
 
 @contextmanager
