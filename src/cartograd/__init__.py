@@ -20,9 +20,6 @@ from . import errors as errors
 from . import random as random
 from . import serialize as serialize  # registers how graphs print and are saved
 from . import tree as tree
-from .compiler import compile as compile
-from .compiler import get_num_threads as get_num_threads
-from .compiler import set_num_threads as set_num_threads
 from .control import checkpoint as checkpoint
 from .control import cond as cond
 from .control import custom_jvp as custom_jvp
@@ -83,9 +80,11 @@ _attach(_sys.modules[__name__])
 
 # Loaded when first used, so that `import cartograd` is quick: name -> (module, name in it or None).
 _LAZY: dict[str, tuple[str, str | None]] = {
+    "compile": ("compiler", "compile"),
     "data": ("data", None),
     "explain": ("inspector", "explain"),
     "functional": ("functional", None),
+    "get_num_threads": ("compiler", "get_num_threads"),
     "inspector": ("inspector", None),
     "linalg": ("linalg", None),
     "log_softmax": ("functional", "log_softmax"),
@@ -93,13 +92,14 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "nn": ("nn", None),
     "one_hot": ("functional", "one_hot"),
     "optim": ("optim", None),
+    "set_num_threads": ("compiler", "set_num_threads"),
     "softmax": ("functional", "softmax"),
     "testing": ("testing", None),
     "train": ("train", None),
 }
 
 _INSIDE = {  # modules that the imports above leave here, and that are no part of the public face
-    "annotations", "autodiff", "batching", "blas", "compiler", "control", "dtype", "evaluate",
+    "annotations", "autodiff", "batching", "blas", "control", "dtype", "evaluate",
     "graph", "namespace", "ops", "record", "runtime", "serialize", "tensor", "transforms",
 }  # fmt: skip
 
@@ -117,6 +117,9 @@ if _typing.TYPE_CHECKING:
     from . import optim as optim
     from . import testing as testing
     from . import train as train
+    from .compiler import compile as compile
+    from .compiler import get_num_threads as get_num_threads
+    from .compiler import set_num_threads as set_num_threads
     from .functional import log_softmax as log_softmax
     from .functional import logsumexp as logsumexp
     from .functional import one_hot as one_hot
