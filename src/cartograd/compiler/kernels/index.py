@@ -36,6 +36,7 @@ from .strided import (
 )  # fmt: skip
 
 __all__ = [
+    "BITS",
     "GatherSpec",
     "Iota",
     "Places",
@@ -46,7 +47,8 @@ __all__ = [
     "iota_axis",
 ]
 
-_BITS = {1: uint8, 2: uint16, 4: uint32, 8: uint64}
+# The dtype that elements of so many bytes are moved as.
+BITS: dict[int, DType] = {1: uint8, 2: uint16, 4: uint32, 8: uint64}
 
 
 class Iota(NamedTuple):
@@ -175,7 +177,7 @@ def emit_gather(module: Module, name: str, spec: GatherSpec) -> KernelCode:
     """Write the kernel of a gather: rows are copied as bits, whatever their dtype."""
     x, axes = spec.x, spec.axes
     indices = _Indices(spec.indices, axes, x.shape)
-    bits = _BITS[x.dtype.itemsize]
+    bits = BITS[x.dtype.itemsize]
     rest = _rest(x.shape, axes)
     row = math.prod(rest)
     sizes, (source, target) = collapse(rest, [_rest(x.strides, axes), contiguous(rest)])
@@ -289,7 +291,7 @@ class _Scatter:
         self.chunks = ceil_div(spec.shape[self.split.split], self.split.block) if self.split else 1
         # Half-precision sums are made in float32 and rounded once; what is only moved is bits.
         self.half = spec.add and self.dtype in (float16, bfloat16)
-        self.read = self.dtype if spec.add else _BITS[self.dtype.itemsize]
+        self.read = self.dtype if spec.add else BITS[self.dtype.itemsize]
         self.wide = float32 if self.half else self.read
         self.sums = 4 * self.size if self.half else 0
         self.sums += -self.sums % 8

@@ -1,0 +1,233 @@
+"""Kernels of order: sort and argsort by merging, searchsorted by halving.
+
+Elements are compared as unsigned integers that grow with them: NaN is the largest, -0 and 0 are
+the same. With a key of 32 bits the position is put below it, and one 64-bit word says all: no two
+are equal, so merging them is stable. A key of 64 bits has its position in an array beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...dtype import DType, float64, int32, int64, kind_of, uint32, uint64
+from ..ir import Builder, Index, Module, Value
+from ..views import contiguous
+from .index import BITS
+from .strided import GRAIN, KernelCode, Strided, ceil_div, collapse, dot, part, unravel
+
+__all__ = ["SearchSpec", "SortSpec", "emit_searchsorted", "emit_sort"]
+
+_CHUNKS = 64  # at most: each has scratch of its own
+
+
+@dataclass(frozen=True, slots=True)
+class SortSpec:
+    """A stable sort along an axis, or the order it finds if `index`. Pointers: x, out, scratch."""
+
+    x: Strided
+    axis: int
+    descending: bool = False
+    index: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSpec:
+    """A searchsorted; the first `shared` axes of both operands are the same ones.
+
+    Pointers: row, values, out. `right` is the side.
+    """
+
+    row: Strided
+    values: Strided
+    right: bool = False
+    shared: int = 0
+
+
+# --- keys ----------------------------------------------------------------------------------------
+
+
+def _key(b: Builder, x: Value, descending: bool) -> Value:
+    """A uint32 or uint64 that grows with x (or with -x): NaN is the largest x."""
+    if kind_of(x.dtype) == "floating":
+        wide = uint64 if x.dtype == float64 else uint32
+        top = 8 * wide.itemsize - 1
+        bits = b.bitcast(b.add(x, 0.0), wide)  # -0 becomes 0
+        negative = b.cmp("ne", b.shr(bits, top), 0)
+        key = b.select(negative, b.not_(bits), b.xor(bits, 1 << top))
+        key = b.select(b.isnan(x), (1 << (top + 1)) - 1, key)
+    else:
+        signed = kind_of(x.dtype) == "signed"
+        wide = uint64 if x.dtype.itemsize == 8 else uint32
+        key = b.convert(x, wide)
+        if signed:
+            key = b.convert(b.convert(x, int32 if wide == uint32 else int64), wide)
+            key = b.xor(key, 1 << (8 * wide.itemsize - 1))
+    return b.not_(key) if descending else key
+
+
+class _Words:
+    """The scratch of one chunk: two arrays of words, and two of positions if keys have 64 bits."""
+
+    def __init__(self, b: Builder, n: int, packed: bool, start: Index) -> None:
+        self.b, self.n, self.packed = b, n, packed
+        self.base = b.offset(b.params["scratch"], start, 8)
+
+    def read(self, side: Index, k: Index) -> list[Value]:
+        """The k-th word of an array, and its position."""
+        return [self.b.load(at, dtype) for at, dtype in self._places(side, k)]
+
+    def write(self, side: Index, k: Index, items: Sequence[Value]) -> None:
+        """Set the k-th word and its position."""
+        for item, (at, _) in zip(items, self._places(side, k), strict=True):
+            self.b.store(item, at)
+
+    def _places(self, side: Index, k: Index) -> list[tuple[str, DType]]:
+        b = self.b
+        place = b.iadd(b.imul(side, self.n), k)
+        word = b.offset(self.base, place, 8)
+        if self.packed:
+            return [(word, uint64)]
+        return [(word, uint64), (b.offset(word, 2 * self.n, 8), int64)]
+
+    def position(self, items: Sequence[Value]) -> Value:
+        """Where an element was."""
+        if self.packed:
+            return self.b.bitcast(self.b.and_(items[0], 0xFFFFFFFF), int64)
+        return items[1]
+
+
+# --- sort ----------------------------------------------------------------------------------------
+
+
+def emit_sort(module: Module, name: str, spec: SortSpec) -> KernelCode:
+    """Write the kernel of a sort or an argsort: rows along the axis are independent."""
+    x, axis = spec.x, spec.axis
+    n = x.shape[axis]
+    others = [k for k in range(len(x.shape)) if k != axis]
+    target = contiguous(x.shape)
+    shape, (source_steps, target_steps) = collapse(
+        tuple([x.shape[k] for k in others]),
+        [tuple([s[k] for k in others]) for s in (x.strides, target)],
+    )
+    rows = math.prod(shape) if n else 0
+    per = max(1, ceil_div(rows, _CHUNKS), GRAIN // 8 // max(n, 1))
+    chunks = ceil_div(rows, per)
+    packed = x.dtype.itemsize < 8 and n < 2**32
+    words = n * (2 if packed else 4)
+
+    b = module.function(name, ["x", "out", "scratch"], ["begin", "end"])
+    with b.loop(b.integers["begin"], b.integers["end"]) as chunk:
+        own = _Words(b, n, packed, b.imul(chunk, words))
+        low = b.imul(chunk, per)
+        with b.loop(low, b.imin(b.iadd(low, per), rows)) as row:
+            where = unravel(b, row, shape)
+            start = dot(b, where, source_steps)
+            _read(b, spec, own, start)
+            side = _merge_all(b, own)
+            _write(b, spec, own, side, start, dot(b, where, target_steps), target[axis])
+    b.finish()
+    passes = max(n - 1, 0).bit_length()
+    moved = x.size * (x.dtype.itemsize + (8 if spec.index else x.dtype.itemsize))
+    return KernelCode(((name, chunks),), 8 * words * chunks, x.size * passes, moved)
+
+
+def _read(b: Builder, spec: SortSpec, own: _Words, start: Index) -> None:
+    """Turn a row into words."""
+    x = spec.x
+    with b.loop(0, own.n) as k:
+        at = b.iadd(start, b.imul(k, x.strides[spec.axis]))
+        value = b.load(b.offset(b.params["x"], at, x.dtype.itemsize), x.dtype)
+        key = _key(b, value, spec.descending)
+        if own.packed:
+            own.write(0, k, [b.or_(b.shl(b.convert(key, uint64), 32), b.bitcast(k, uint64))])
+        else:
+            own.write(0, k, [b.convert(key, uint64), k])
+
+
+def _merge_all(b: Builder, own: _Words) -> int:
+    """Merge runs of 1, 2, 4, ... words until there is one; the array it is in."""
+    n = own.n
+    passes = max(n - 1, 0).bit_length()
+    with b.loop(0, passes) as p:
+        source = b.and_(p, 1)
+        width = b.shl(b.const(1, int64), p)
+        count = b.add(b.shr(b.const(n - 1, int64), b.add(p, 1)), 1)
+        with b.loop(0, count) as q:
+            low = b.shl(q, b.add(p, 1))
+            middle = b.index(b.imin(b.iadd(low, width), n))
+            high = b.index(b.imin(b.iadd(middle, width), n))
+            _merge(b, own, source, low, middle, high)
+    return passes & 1
+
+
+def _merge(b: Builder, own: _Words, source: Value, low: Value, middle: Value, high: Value) -> None:
+    """Merge [low, middle) and [middle, high) into the other array, without branches."""
+    left, right = b.variable(int64, 1, low), b.variable(int64, 1, middle)
+    target = b.xor(source, 1)
+    with b.loop(low, high) as k:
+        i, j = b.get(left), b.get(right)
+        # What is read past the end of a run is there, and is not chosen.
+        x, y = own.read(source, i), own.read(source, b.imin(j, own.n - 1))
+        none_left, some_right = b.cmp("ge", i, middle), b.cmp("lt", j, high)
+        take = b.and_(some_right, b.or_(none_left, b.cmp("lt", y[0], x[0])))
+        own.write(target, k, [b.select(take, v, u) for u, v in zip(x, y, strict=True)])
+        moved = b.convert(take, int64)
+        b.set(right, b.add(j, moved))
+        b.set(left, b.sub(b.add(i, 1), moved))
+
+
+def _write(
+    b: Builder, spec: SortSpec, own: _Words, side: int, source: Index, target: Index, step: int
+) -> None:
+    """Write a row's order, or its elements in that order."""
+    x = spec.x
+    bits = BITS[x.dtype.itemsize]
+    with b.loop(0, own.n) as k:
+        place = own.position(own.read(side, k))
+        at = b.iadd(target, b.imul(k, step))
+        if spec.index:
+            b.store(place, b.offset(b.params["out"], at, 8))
+        else:
+            found = b.iadd(source, b.imul(place, x.strides[spec.axis]))
+            value = b.load(b.offset(b.params["x"], found, bits.itemsize), bits)
+            b.store(value, b.offset(b.params["out"], at, bits.itemsize))
+
+
+# --- searchsorted --------------------------------------------------------------------------------
+
+
+def emit_searchsorted(module: Module, name: str, spec: SearchSpec) -> KernelCode:
+    """Write the kernel of a searchsorted: every value on its own."""
+    row, values, shared = spec.row, spec.values, spec.shared
+    n, size = row.shape[-1], row.dtype.itemsize
+    steps = n.bit_length()
+    per = max(1, GRAIN // max(4 * steps, 1))
+    shape, (value_steps, row_steps) = collapse(
+        values.shape,
+        [values.strides, (*row.strides[:shared], *(0,) * (len(values.shape) - shared))],
+    )
+    b = module.function(name, ["row", "values", "out"], ["begin", "end"])
+    low, high = part(b, per, values.size)
+    with b.loop(low, high) as flat:
+        where = unravel(b, flat, shape)
+        at = b.offset(b.params["values"], dot(b, where, value_steps), size)
+        key = _key(b, b.load(at, values.dtype), False)
+        start = dot(b, where, row_steps)
+        first = b.variable(int64, 1, b.const(0, int64))
+        last = b.variable(int64, 1, b.const(n, int64))
+        with b.loop(0, steps):
+            i, j = b.get(first), b.get(last)
+            middle = b.shr(b.add(i, j), 1)
+            probe = b.iadd(start, b.imul(b.imin(middle, n - 1), row.strides[-1]))
+            other = _key(b, b.load(b.offset(b.params["row"], probe, size), row.dtype), False)
+            before = b.cmp("le" if spec.right else "lt", other, key)
+            before = b.and_(before, b.cmp("lt", i, j))
+            b.set(first, b.select(before, b.add(middle, 1), i))
+            b.set(last, b.select(before, j, middle))
+        b.store(b.get(first), b.offset(b.params["out"], flat, 8))
+    b.finish()
+    chunks = ceil_div(values.size, per)
+    moved = values.size * (size + 8) + row.size * size
+    return KernelCode(((name, chunks),), 0, values.size * steps, moved)
