@@ -70,18 +70,17 @@ def join_rule(graph: Graph) -> Rule | None:
 
     The second of two may only use what the first uses too.
     """
-    groups: dict[Any, list[Node]] = {}
+    leaders: dict[Any, list[Node]] = {}
+    partner: dict[Node, list[Node]] = {}
     for node in _scans(graph):
         p = node.params
-        parts = Parts.of(node, node.inputs)
-        key = (p["length"], p["reverse"], tuple([x for _, x in parts.carries]))
-        groups.setdefault(key, []).append(node)
-    partner: dict[Node, list[Node]] = {}
-    for nodes in groups.values():
-        first, *rest = nodes
-        same = [node for node in rest if set(node.inputs) <= set(first.inputs)]
-        if same:
-            partner[first] = same
+        start = tuple([x for _, x in Parts.of(node, node.inputs).carries])
+        known = leaders.setdefault((p["length"], p["reverse"], start), [])
+        first = next((x for x in known if set(node.inputs) <= set(x.inputs)), None)
+        if first is None:
+            known.append(node)
+        else:
+            partner.setdefault(first, []).append(node)
     if not partner:
         return None
     joined: dict[Node, tuple[Node, ...]] = {}
