@@ -4,7 +4,7 @@
 #   make test         the tests (light dependencies)
 #   make conformance  the comparisons with PyTorch, in an environment of their own
 #   make check        format, lint, types, docs, tests: all that CI runs but the comparisons
-#   make bench        the benchmarks, beside PyTorch and HIPS autograd
+#   make bench        the benchmarks, beside PyTorch, JAX and HIPS autograd, in an environment of their own
 #   make docs         the pages, in docs/_build/html
 #   make clean        remove environments, caches and builds
 #
@@ -16,6 +16,7 @@ SHELL := /bin/bash
 
 VENV := .venv
 CONFORMANCE := .venv-conformance
+BENCH := .venv-bench
 JOBS := 2
 ARGS :=
 
@@ -62,13 +63,15 @@ docs: $(VENV)/stamp-dev
 	$(VENV)/bin/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-bench: $(CONFORMANCE)/stamp
-	@set -e; for script in benchmarks/*.py; do \
-	  echo "== $$script"; $(CONFORMANCE)/bin/python "$$script" $(ARGS); \
+# ARGS goes to the training steps: ARGS="--more --threads 1,2 --markdown benchmarks/RESULTS.md" makes the page.
+bench: $(BENCH)/stamp
+	@set -e; for script in $(filter-out benchmarks/steps.py,$(sort $(wildcard benchmarks/*.py))); do \
+	  echo "== $$script"; $(BENCH)/bin/python "$$script"; \
 	done
+	$(BENCH)/bin/python benchmarks/steps.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(CONFORMANCE) build dist docs/_build docs/ops.md docs/api .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(CONFORMANCE) $(BENCH) build dist docs/_build docs/ops.md docs/api .pytest_cache .ruff_cache .hypothesis
 	find src tests conformance benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 $(VENV)/bin/python:
@@ -78,6 +81,10 @@ $(VENV)/bin/python:
 $(CONFORMANCE)/bin/python:
 	@set -e; python=$(if $(PYTHON),'$(PYTHON)',$$($(call find-python,python3.11 python3.12 python3.13 python3))); \
 	echo "making $(CONFORMANCE) with $$python"; "$$python" -m venv $(CONFORMANCE)
+
+$(BENCH)/bin/python:
+	@set -e; python=$(if $(PYTHON),'$(PYTHON)',$$($(call find-python,python3.11 python3.12 python3.13 python3))); \
+	echo "making $(BENCH) with $$python"; "$$python" -m venv $(BENCH)
 
 $(VENV)/stamp-train: pyproject.toml | $(VENV)/bin/python
 	@echo "installing cartograd in $(VENV)"
@@ -99,4 +106,10 @@ $(CONFORMANCE)/stamp: pyproject.toml | $(CONFORMANCE)/bin/python
 	@echo "installing cartograd, PyTorch and HIPS autograd in $(CONFORMANCE)"
 	@$(CONFORMANCE)/bin/python -m pip install -q torch==2.13.0
 	@$(CONFORMANCE)/bin/python -m pip install -q -e '.[conformance]'
+	@touch $@
+
+$(BENCH)/stamp: pyproject.toml | $(BENCH)/bin/python
+	@echo "installing cartograd, PyTorch, JAX and HIPS autograd in $(BENCH)"
+	@$(BENCH)/bin/python -m pip install -q torch==2.13.0
+	@$(BENCH)/bin/python -m pip install -q -e '.[bench]'
 	@touch $@
