@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from ...dtype import is_floating
 from ..ir import Module
 from .conv_forward import emit_forward
 from .conv_plain import emit_plain
+from .conv_reduce import emit_reduce
 from .conv_spec import ConvSpec, Epilogue, Stores
 from .gemm_plan import Core
 from .strided import KernelCode
@@ -26,6 +29,8 @@ def emit_conv(
     in place of y), then scratch, if the code needs any.
     """
     store = epilogue or Stores(spec.y)
+    if _has_tiles(spec) and prod(spec.size) > prod(spec.places):
+        return emit_reduce(module, name, spec, core or Core(), store)
     if _has_tiles(spec):
         return emit_forward(module, name, spec, core or Core(), store)
     return emit_plain(module, name, spec, store)
