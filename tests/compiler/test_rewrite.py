@@ -286,6 +286,18 @@ CASES = (
     Case("window", "pad", lambda x: _pad(x, (0, 0, 0), (0, 0, 0)), (C,)),
     Case("window", "pad", lambda x: _pad(x, (-1, 0, 0), (0, -1, 0)), (C,)),
     Case("window", "concat", lambda x, y: _slice(concat(x, y, axis=0), (13,), (20,), (2,)), (M, M)),
+    Case(
+        "slice-first",
+        "permute",
+        lambda x: _slice(permute(x, axes=(1, 0, 2)), (0, 1, 0), (3, 2, 4), (1, 1, 2)),
+        (C,),
+    ),
+    Case(
+        "pad-last",
+        "permute",
+        lambda x: permute(_pad(x, (0, 2, 0), (0, 1, 0)), axes=(1, 0, 2)),
+        (((3, 1, 4),),),
+    ),
     Case("concat", "concat", lambda x: concat(x, axis=0), S),
     Case(
         "concat",

@@ -8,7 +8,7 @@ beyond the order in which a sum is added up: its rounding, and the sign of one t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from .rewrites.algebra import ALGEBRA, PERMUTED
 from .rewrites.loops import LOOPS
 from .rewrites.masks import INTO, MASKS
 from .rewrites.scans import join_rule, keep_rule
-from .rewrites.shapes import SHAPES, SWAP
+from .rewrites.shapes import PAD_LAST, SHAPES, SWAP
 from .rewrites.walk import FOLD, Rule, Walk, count_uses
 
 __all__ = ["PASSES", "RULES", "Applied", "Rewritten", "agree", "rewrite"]
@@ -65,7 +65,12 @@ class Notes:
 
 
 LOCAL: tuple[Rule, ...] = (*LOOPS, *FOLD, *ALGEBRA, *SHAPES, *MASKS)
-COUNTED: tuple[Rule, ...] = (SWAP, PERMUTED, INTO)  # those that ask how often a node is used
+COUNTED: tuple[Rule, ...] = (
+    SWAP,
+    PAD_LAST,
+    PERMUTED,
+    INTO,
+)  # those that ask how often a node is used
 
 
 def simplify(graph: Graph, notes: Notes) -> Graph:
@@ -143,7 +148,13 @@ def rewrite(
         if check is not None:
             check(step.__name__, graph, found)
         graph = found
-    return Rewritten(graph, applied, notes.origins)
+    origins = {
+        node: notes.origins[node]
+        for inner in nested(graph)
+        for node in inner.nodes
+        if node in notes.origins
+    }
+    return Rewritten(graph, applied, origins)
 
 
 def agree(*samples: Sequence[Array], tolerance: float = 64.0) -> Check:
@@ -156,7 +167,8 @@ def agree(*samples: Sequence[Array], tolerance: float = 64.0) -> Check:
     def check(name: str, before: Graph, after: Graph) -> None:
         if after.inputs != before.inputs:
             raise UsageError(f"the pass {name} changed the inputs")
-        verified(after)
+        for inner in nested(after):
+            inner.verify()
         for values in samples:
             pairs = zip(run(before, values), run(after, values), strict=True)
             for k, (old, new) in enumerate(pairs):
@@ -171,12 +183,12 @@ def agree(*samples: Sequence[Array], tolerance: float = 64.0) -> Check:
     return check
 
 
-def verified(graph: Graph) -> None:
-    """Verify a graph and those that its nodes hold."""
+def nested(graph: Graph) -> Iterator[Graph]:
+    """A graph, and every graph that its nodes hold."""
     stack = [graph]
     while stack:
         inner = stack.pop()
-        inner.verify()
+        yield inner
         for node in inner.nodes:
             stack += [value for value in node.params.values() if isinstance(value, Graph)]
 

@@ -10,12 +10,22 @@ from ...dtype import is_floating
 from ...graph import Node, Shape
 from ...ops.contract import contract
 from ...ops.elementwise import add, multiply
-from ...ops.movement import broadcast, cast, concat, flip, pad, permute, reshape, slice_op
+from ...ops.movement import (
+    broadcast,
+    cast,
+    concat,
+    flip,
+    inverse,
+    pad,
+    permute,
+    reshape,
+    slice_op,
+)
 from ...ops.op import FULL, Op, full
 from ...ops.reduce import max_op, min_op, sum_op
 from .walk import Rule, Walk, fill_of, size_of
 
-__all__ = ["SHAPES", "SWAP"]
+__all__ = ["PAD_LAST", "SHAPES", "SWAP"]
 
 Params = Mapping[str, Any]
 Nodes = tuple[Node, ...]
@@ -172,6 +182,31 @@ def _window(w: Walk, op: Op, inputs: Nodes, params: Params, aval: Any) -> Node |
             )  # fmt: skip
         at += size
     return None
+
+
+def _slice_first(w: Walk, op: Op, inputs: Nodes, params: Params, aval: Any) -> Node | None:
+    """A slice of a permuted array: sliced first, so that less is moved."""
+    x = inputs[0]
+    if x.op is not permute:
+        return None
+    axes: Ints = x.params["axes"]
+    back = inverse(axes)
+    part = w(
+        slice_op, x.inputs[0],
+        **{key: tuple([params[key][k] for k in back]) for key in ("starts", "stops", "steps")},
+    )  # fmt: skip
+    return w(permute, part, axes=axes)
+
+
+def _pad_last(w: Walk, op: Op, inputs: Nodes, params: Params, aval: Any) -> Node | None:
+    """A permuted array of something padded: permuted before, so that less is moved."""
+    x = inputs[0]
+    if x.op is not pad or w.uses.get(x, 2) > 1 or x.size < x.inputs[0].size:
+        return None
+    axes: Ints = params["axes"]
+    part = w(permute, x.inputs[0], axes=axes)
+    places = {key: tuple([x.params[key][k] for k in axes]) for key in ("low", "high", "interior")}
+    return w(pad, part, **places)
 
 
 def _alone(w: Walk, op: Op, inputs: Nodes, params: Params, aval: Any) -> Node | None:
@@ -403,6 +438,7 @@ SHAPES = (
     Rule("compose", _compose, (*_MOVES, cast)),
     Rule("through-broadcast", _through, (permute, reshape, slice_op, flip, cast)),
     Rule("window", _window, (pad, slice_op)),
+    Rule("slice-first", _slice_first, (slice_op,)),
     Rule("concat", _alone, (concat,)),
     Rule("join-pads", _join, (add,)),
     Rule("single", _single, (sum_op, max_op, min_op)),
@@ -411,3 +447,4 @@ SHAPES = (
     Rule("outer", _outer, (contract,)),
 )
 SWAP = Rule("permute-contract", _swap, (permute,))
+PAD_LAST = Rule("pad-last", _pad_last, (permute,))

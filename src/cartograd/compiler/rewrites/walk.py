@@ -233,23 +233,18 @@ class Walk:
             if found is not None:
                 self.merge(found)
                 return found
-        if (
-            source is not None
-            and source.op is op
-            and source.params is params
-            and source.value is None
-            and source.inputs == inputs  # nodes are equal if they are one
-        ):
-            node = source
+        # Always a new node: graphs are sorted by number, so the program's order is kept.
+        several = aval.__class__ is tuple
+        shape, dtype = aval[0] if several else aval
+        if source is None:
+            node = Node(op, inputs, params, shape, dtype, avals=aval if several else None)
         else:
-            several = aval.__class__ is tuple
-            shape, dtype = aval[0] if several else aval
             node = Node(
-                op, inputs, params, shape, dtype, None, 0,
-                source.origin if source is not None else Origin(None, 0, "", False),
-                source.derives_from if source is not None else None,
+                op, inputs, params, shape, dtype, None, 0, source.origin, source.derives_from,
                 aval if several else None,
             )  # fmt: skip
+            if source in self.origins:
+                self.origins[node] = self.origins[source]
         if key is not None:
             self.made[key] = node
         if region:
@@ -263,12 +258,12 @@ class Walk:
             return
         self.counts["cse"] = self.counts.get("cse", 0) + 1
         new, old = source.origin, found.origin
-        if new is not old and (new.code, new.instruction, new.scope) != (
-            old.code, old.instruction, old.scope,
-        ):  # fmt: skip
-            known = self.origins.get(found, (old,))
-            if new not in known:
-                self.origins[found] = (*known, new)
+        if new is old and source not in self.origins:
+            return
+        known = dict.fromkeys(self.origins.get(found, (old,)))
+        known.update(dict.fromkeys(self.origins.get(source, (new,))))
+        if len(known) > 1:
+            self.origins[found] = tuple(known)
 
     # --- graphs ---------------------------------------------------------------------------------
 
