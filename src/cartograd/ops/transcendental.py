@@ -14,8 +14,8 @@ import numpy as np
 
 from . import slopes, special
 from .arithmetic import PAIRS, POSITIVE, REAL, Array, binary, sample, square, unary
+from .codes import angle, bell, exponential, logarithm, plane
 from .codes import arithmetic as code
-from .codes import bell, exponential, logarithm
 from .op import Op
 from .samples import Sample
 
@@ -164,15 +164,15 @@ sigmoid_difference_slope: Op = binary(
 
 sin: Op = unary(
     "sin", np.sin, lambda y, x: cos(x), kinds="floating", flops=TRANSCENDENTAL, samples=_REAL,
-    doc="The sine of an angle in radians.",
+    doc="The sine of an angle in radians.", emit=angle.sin,
 )  # fmt: skip
 cos: Op = unary(
     "cos", np.cos, lambda y, x: -sin(x), kinds="floating", flops=TRANSCENDENTAL, samples=_REAL,
-    doc="The cosine of an angle in radians.",
+    doc="The cosine of an angle in radians.", emit=angle.cos,
 )  # fmt: skip
 tan: Op = unary(
     "tan", np.tan, lambda y, x: 1.0 + square(y), kinds="floating", delicate=True,
-    flops=TRANSCENDENTAL, samples=_REAL, doc="The tangent of an angle in radians.",
+    flops=TRANSCENDENTAL, samples=_REAL, doc="The tangent of an angle in radians.", emit=angle.tan,
 )  # fmt: skip
 one_minus_square: Op = unary(
     "one_minus_square", slopes.one_minus_square, lambda y, x: -2.0 * x, kinds="floating",
@@ -183,16 +183,17 @@ one_minus_square: Op = unary(
 asin: Op = unary(
     "asin", np.arcsin, lambda y, x: rsqrt(one_minus_square(x)), kinds="floating", delicate=True,
     flops=TRANSCENDENTAL, samples=_UNIT, doc="The angle in [-pi/2, pi/2] whose sine is x.",
-    kink="The derivative at -1 and 1 is inf.",
+    kink="The derivative at -1 and 1 is inf.", emit=angle.asin,
 )  # fmt: skip
 acos: Op = unary(
     "acos", np.arccos, lambda y, x: -rsqrt(one_minus_square(x)), kinds="floating", delicate=True,
     flops=TRANSCENDENTAL, samples=_UNIT, doc="The angle in [0, pi] whose cosine is x.",
-    kink="The derivative at -1 and 1 is -inf.",
+    kink="The derivative at -1 and 1 is -inf.", emit=angle.acos,
 )  # fmt: skip
 atan: Op = unary(
     "atan", np.arctan, lambda y, x: atan2_derivative(x, 1.0, i=1, j=0), kinds="floating",
     flops=TRANSCENDENTAL, samples=_REAL, doc="The angle in [-pi/2, pi/2] whose tangent is x.",
+    emit=angle.atan,
 )  # fmt: skip
 atan2: Op = binary(
     "atan2", np.arctan2,
@@ -200,14 +201,14 @@ atan2: Op = binary(
     lambda y, a, b: atan2_derivative(a, b, i=0, j=1),
     kinds="floating", flops=TRANSCENDENTAL, samples=PAIRS, formula="the angle of x2 + i x1",
     doc="The angle in [-pi, pi] of the point with abscissa x2 and ordinate x1.",
-    kink="The derivatives at the origin are 0.",
+    kink="The derivatives at the origin are 0.", emit=angle.atan2,
 )  # fmt: skip
 hypot: Op = binary(
     "hypot", np.hypot, lambda y, a, b: hypot_derivative(a, b, i=1, j=0),
     lambda y, a, b: hypot_derivative(a, b, i=0, j=1),
     kinds="floating", commutative=True, flops=8, samples=PAIRS, formula="sqrt(x1**2 + x2**2)",
     doc="The length of the vector (x1, x2), without overflow.",
-    kink="The derivatives at the origin are 0.",
+    kink="The derivatives at the origin are 0.", emit=plane.hypot,
 )  # fmt: skip
 hypot_derivative: Op = binary(
     "hypot_derivative", slopes.hypot_derivative,
@@ -216,7 +217,7 @@ hypot_derivative: Op = binary(
     kinds="floating", flops=TRANSCENDENTAL, tags=("internal",), samples=_SLOPES,
     formula="d^i/dx1^i d^j/dx2^j hypot(x1, x2)",
     doc="A derivative of hypot: right where the squares over- or underflow.",
-    kink="0 at the origin.",
+    kink="0 at the origin.", emit=plane.hypot_derivative,
 )  # fmt: skip
 atan2_derivative: Op = binary(
     "atan2_derivative", slopes.atan2_derivative,
@@ -225,7 +226,7 @@ atan2_derivative: Op = binary(
     kinds="floating", flops=TRANSCENDENTAL, tags=("internal",), samples=_SLOPES,
     formula="d^i/dx1^i d^j/dx2^j atan2(x1, x2)",
     doc="A derivative of atan2: right where the squares over- or underflow.",
-    kink="0 at the origin.",
+    kink="0 at the origin.", emit=plane.atan2_derivative,
 )  # fmt: skip
 
 
@@ -252,16 +253,18 @@ sech2: Op = unary(
 asinh: Op = unary(
     "asinh", np.arcsinh, lambda y, x: 1.0 / hypot(1.0, x), kinds="floating",
     flops=TRANSCENDENTAL, samples=_REAL, doc="The number whose hyperbolic sine is x.",
+    emit=logarithm.asinh,
 )  # fmt: skip
 acosh: Op = unary(
     "acosh", np.arccosh, lambda y, x: rsqrt(x - 1.0) * rsqrt(x + 1.0), kinds="floating",
     delicate=True, flops=TRANSCENDENTAL, samples=_ABOVE_ONE,
     doc="The number >= 0 whose hyperbolic cosine is x >= 1.", kink="The derivative at 1 is inf.",
+    emit=logarithm.acosh,
 )  # fmt: skip
 atanh: Op = unary(
     "atanh", np.arctanh, lambda y, x: 1.0 / one_minus_square(x), kinds="floating",
     delicate=True, flops=TRANSCENDENTAL, samples=_UNIT,
-    doc="The number whose hyperbolic tangent is x.",
+    doc="The number whose hyperbolic tangent is x.", emit=logarithm.atanh,
 )  # fmt: skip
 
 
@@ -358,6 +361,7 @@ sinc: Op = unary(
     "sinc", special.sinc, lambda y, x: sinc_derivative(x, n=1),
     kinds="floating", flops=TRANSCENDENTAL, samples=_REAL, formula="sin(pi x) / (pi x)",
     doc="The normalised cardinal sine: 1 at 0, 0 at the other integers and at infinity.",
+    emit=angle.sinc,
 )  # fmt: skip
 sinc_derivative: Op = unary(
     "sinc_derivative", special.sinc_derivative,

@@ -6,7 +6,9 @@ register dtype of the op's. A code returns None to decline (by dtypes, params an
 never by the number of lanes): the compiler then calls the op's `eval` instead.
 """
 
+from . import angle as angle
 from . import arithmetic as arithmetic
 from . import bell as bell
 from . import exponential as exponential
 from . import logarithm as logarithm
+from . import plane as plane

@@ -13,7 +13,17 @@ from ...dtype import float32, float64
 from .arithmetic import literal
 from .common import FORMATS, between, horner, is_zero, power_of_two
 
-__all__ = ["log", "log1p", "log2", "log10", "pow_", "pow_derivative"]
+__all__ = [
+    "acosh",
+    "asinh",
+    "atanh",
+    "log",
+    "log1p",
+    "log2",
+    "log10",
+    "pow_",
+    "pow_derivative",
+]
 
 _LOG2_PARTS = {
     float32: (0.693147182464599609375, -1.904654299957768e-09),
@@ -113,6 +123,37 @@ def log1p(b: Any, x: Any) -> Any:
     high, low = _LOG2_PARTS[x.dtype]
     y = b.fma(k, high, _log_parts(b, f, b.mul(k, low)))
     return b.select(is_zero(b, x), x, _edges(b, x, y, -1.0))
+
+
+# --- inverse hyperbolic functions ----------------------------------------------------------------
+
+_VAST = {float32: 2.0**30, float64: 2.0**60}  # beyond, 1 + x is x, and x**2 is finite up to here
+
+
+def asinh(b: Any, x: Any) -> Any:
+    """The inverse of sinh: log1p(a + a**2 / (1 + sqrt(1 + a**2))) for a = |x|, or log(2a)."""
+    a = b.abs(x)
+    vast = b.cmp("gt", a, _VAST[x.dtype])
+    root = b.sqrt(b.fma(a, a, 1.0))
+    near = b.add(a, b.div(b.mul(a, a), b.add(root, 1.0)))
+    y = log1p(b, b.select(vast, a, near))
+    return b.copysign(b.select(vast, b.add(y, _LOG2), y), x)
+
+
+def acosh(b: Any, x: Any) -> Any:
+    """The inverse of cosh: log1p(t + sqrt(t (t + 2))) for t = x - 1, or log(2x)."""
+    t = b.sub(x, 1.0)
+    vast = b.cmp("gt", t, _VAST[x.dtype])
+    y = log1p(b, b.select(vast, t, b.add(t, b.sqrt(b.mul(t, b.add(t, 2.0))))))
+    y = b.select(vast, b.add(y, _LOG2), y)
+    return b.select(b.cmp("lt", x, 1.0), b.like(x, _NAN), y)
+
+
+def atanh(b: Any, x: Any) -> Any:
+    """The inverse of tanh: log1p(2a / (1 - a)) / 2 for a = |x|."""
+    a = b.abs(x)
+    y = b.mul(log1p(b, b.div(b.add(a, a), b.sub(1.0, a))), 0.5)
+    return b.copysign(y, x)
 
 
 # --- powers --------------------------------------------------------------------------------------
