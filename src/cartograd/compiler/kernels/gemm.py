@@ -13,16 +13,16 @@ copied into panels; then tiles of the result are summed in registers and handed 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from typing import Protocol
 
 from ...dtype import bool_
 from ...errors import UsageError
-from ..ir import Builder, Index, Module, Value, Variable, register_dtype
-from .gemm_pack import Source, pack_panel
+from ..ir import Builder, Index, Module, Value, register_dtype
+from .gemm_pack import Panel, pack_panel, pack_rows
 from .gemm_plan import (
+    CHUNKS,
     Core,
     Matmul,
     Plan,
@@ -33,7 +33,7 @@ from .gemm_plan import (
     make_problem,
     unit,
 )
-from .gemm_tile import Operand, Tile, multiply, span, zero_sums
+from .gemm_tile import Operand, Tile, dot_products, multiply, span
 
 __all__ = ["Core", "Epilogue", "Matmul", "MatmulCode", "Phase", "emit_matmul"]
 
@@ -118,6 +118,15 @@ def _distinct(sizes: Sequence[int], strides: Sequence[int]) -> tuple[int, tuple[
     return count, tuple(places)
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Which product of the batch, by its indices and its flat index, and which slice of it."""
+
+    batch: tuple[Index, ...]
+    flat: Index
+    slice: Index
+
+
 class _Writer:
     """The functions of one product."""
 
@@ -128,28 +137,38 @@ class _Writer:
         self.problem, self.plan, self.epilogue = problem, plan, epilogue
         self.kind = register_dtype(problem.dtype)
         self.turned = problem.axis == "m"
-        size = self.kind.itemsize
+        # Panels of a, panels of b and the sums of slices lie one after the other in scratch.
         self.a_count, self.a_places = _distinct(problem.batch, problem.a_batch)
         self.b_count, self.b_places = _distinct(problem.batch, problem.b_batch)
-        self.a_size = problem.m * problem.k if plan.pack_a else 0  # of one operand, in elements
-        self.b_size = plan.width * problem.k if plan.pack_b else 0
-        self.b_at = _rounded(self.a_count * self.a_size * size)  # in scratch, in bytes
+        self.a_rows = plan.pack_a and unit(problem.a_k[-1:]) and not unit(problem.a_m)
+        self.a_size = plan.blocks * plan.rows * problem.k if plan.pack_a else 0
+        self.b_size = plan.columns * plan.width * problem.k if plan.pack_b else 0
+        self.c_size = problem.m * max(problem.n, plan.width) if plan.slices > 1 else 0
+        size = self.kind.itemsize
+        self.b_at = _rounded(self.a_count * self.a_size * size)
         self.c_at = self.b_at + _rounded(self.b_count * self.b_size * size)
-        # A sum in several pieces waits between them: in c itself, if that holds it exactly.
-        self.pieces = -(-problem.k // plan.depth)
-        self.own = epilogue is None and problem.dtype == self.kind and unit(problem.c_n)
-        waiting = problem.batches * problem.m * plan.width * size
-        self.scratch = self.c_at + (waiting if self.pieces > 1 and not self.own else 0)
+        self.scratch = self.c_at + _rounded(plan.slices * problem.batches * self.c_size * size)
 
     # --- the functions -------------------------------------------------------------------------
 
     def phases(self) -> tuple[Phase, ...]:
-        """Write them all."""
-        made: list[Phase] = []
+        """Write them all; those that would have one chunk each are one function."""
+        steps = [(self._multiply, self.plan.chunks, "")]
         if self.plan.pack_a or self.plan.pack_b:
-            made.append(self._pack())
-        made.append(self._multiply())
-        return tuple(made)
+            steps.insert(0, (self._pack, self._pack_chunks(), "_pack"))
+        if self.plan.slices > 1:
+            steps.append((self._combine, self._combine_chunks(), "_sum"))
+        if all(chunks == 1 for _, chunks, _ in steps):
+            b = self._begin(self.name)
+            for write, _, _ in steps:
+                write(b, 1)
+            b.finish()
+            return (Phase(self.name, 1),)
+        for write, chunks, suffix in steps:
+            b = self._begin(self.name + suffix)
+            write(b, chunks)
+            b.finish()
+        return tuple(Phase(self.name + suffix, chunks) for _, chunks, suffix in steps)
 
     def _begin(self, name: str) -> Builder:
         extra = list(self.epilogue.pointers) if self.epilogue else []
@@ -177,43 +196,46 @@ class _Writer:
             return begin, end
         return b.idiv(b.imul(begin, count), chunks), b.idiv(b.imul(end, count), chunks)
 
-    def _tiles(self) -> list[tuple[int, int, int, int]]:
-        """Kinds of tiles side by side: vectors, true columns, and the range of tiles."""
-        plan = self.plan
-        whole = plan.vectors * plan.lanes
-        true = plan.tail * plan.lanes - (plan.lanes - plan.short if plan.short else 0)
-        kinds = [(plan.vectors, whole, 0, plan.tiles), (plan.tail, true, plan.tiles, plan.columns)]
-        return [kind for kind in kinds if kind[2] < kind[3]]
+    def _panel(self, b: Builder, at: int, which: Index, each: int, inside: Index) -> str:
+        """A place in scratch: `inside` the `which`-th of things that take `each` elements."""
+        target = b.offset(b.params["scratch"], at)
+        return b.offset(target, b.iadd(b.imul(which, each), inside), self.kind.itemsize)
 
-    def _blocks(self) -> list[tuple[int, bool, int, int]]:
-        """Kinds of blocks of rows: rows, whether they are the tall ones, the range of blocks."""
+    def _row(self, b: Builder, block: Index) -> Index:
+        """The first row of a block."""
         plan = self.plan
-        kinds = [(plan.rows, True, 0, plan.tall), (plan.rows - 1, False, plan.tall, plan.blocks)]
-        return [kind for kind in kinds if kind[2] < kind[3]]
+        row = b.imul(block, plan.rows)
+        exact = plan.blocks * plan.rows == self.problem.m
+        return row if exact else b.imin(row, self.problem.m - plan.rows)
+
+    def _column(self, b: Builder, tile: Index) -> Index:
+        """The first column of a tile."""
+        plan = self.plan
+        column = b.imul(tile, plan.width)
+        exact = plan.columns == 1 or plan.columns * plan.width == self.problem.n
+        return column if exact else b.imin(column, self.problem.n - plan.width)
 
     # --- packing -------------------------------------------------------------------------------
 
-    def _pack(self) -> Phase:
+    def _pack_chunks(self) -> int:
+        plan = self.plan
+        units = self.b_count * plan.columns * plan.pack_b + self.a_count * plan.blocks * plan.pack_a
+        elements = self.a_count * self.a_size + self.b_count * self.b_size
+        return max(1, min(16, elements // PACKED, units))
+
+    def _pack(self, b: Builder, chunks: int) -> None:
         """Copy panels of the second operand, then blocks of the first."""
-        problem, plan = self.problem, self.plan
-        name = f"{self.name}_pack"
-        b = self._begin(name)
+        plan = self.plan
         of_b = self.b_count * plan.columns if plan.pack_b else 0
         of_a = self.a_count * plan.blocks if plan.pack_a else 0
-        elements = self.a_count * self.a_size + self.b_count * self.b_size
-        chunks = max(1, min(16, elements // PACKED, of_a + of_b))
         begin, end = self._spread(b, of_a + of_b, chunks)
         if of_b:
-            source = Source(problem.dtype, problem.b_n, problem.b_k)
-            with span(b, begin, b.imin(end, of_b)) as u:
-                self._pack_columns(b, source, b.idiv(u, plan.columns), b.imod(u, plan.columns))
+            with span(b, begin, b.imin(end, of_b) if of_a else end) as u:
+                self._pack_columns(b, b.idiv(u, plan.columns), b.imod(u, plan.columns))
         if of_a:
-            source = Source(problem.dtype, problem.a_m, problem.a_k)
-            start = _larger(b, b.isub(begin, of_b), 0)
+            start = _larger(b, b.isub(begin, of_b), 0) if of_b else begin
             with span(b, start, b.isub(end, of_b)) as u:
-                self._pack_rows(b, source, b.idiv(u, plan.blocks), b.imod(u, plan.blocks))
-        b.finish()
-        return Phase(name, chunks)
+                self._pack_rows(b, b.idiv(u, plan.blocks), b.imod(u, plan.blocks))
 
     def _source(
         self, b: Builder, pointer: str, which: Index, places: Sequence[int], strides: Sequence[int]
@@ -225,213 +247,207 @@ class _Writer:
                 total = b.iadd(total, b.imul(b.imod(b.idiv(which, place), size), stride))
         return b.offset(pointer, total, self.problem.dtype.itemsize)
 
-    def _pack_columns(self, b: Builder, source: Source, which: Index, tile: Index) -> None:
-        plan, problem, size = self.plan, self.problem, self.kind.itemsize
-        pointer = self._operands(b)[1]
-        pointer = self._source(b, pointer, which, self.b_places, problem.b_batch)
-        first = b.imul(tile, plan.vectors * plan.lanes)
-        target = self._panel(b, self.b_at, which, self.b_size, b.imul(first, problem.k), size)
-        for vectors, true, start, stop in self._tiles():
-            with _within(b, tile, start, stop, plan.columns):
-                width = vectors * plan.lanes
-                pack_panel(
-                    b, source, pointer, first, true, target, width, problem.k, plan.lanes
-                )  # fmt: skip
+    def _pack_columns(self, b: Builder, which: Index, tile: Index) -> None:
+        plan, problem = self.plan, self.problem
+        source = self._source(b, self._operands(b)[1], which, self.b_places, problem.b_batch)
+        inside = b.imul(tile, plan.width * problem.k)
+        target = self._panel(b, self.b_at, which, self.b_size, inside)
+        panel = Panel(
+            problem.dtype, problem.b_n, problem.b_k, self._column(b, tile),
+            min(problem.n, plan.width), plan.width, plan.lanes,
+        )  # fmt: skip
+        pack_panel(b, panel, source, target)
 
-    def _pack_rows(self, b: Builder, source: Source, which: Index, block: Index) -> None:
-        plan, problem, size = self.plan, self.problem, self.kind.itemsize
-        pointer = self._operands(b)[0]
-        pointer = self._source(b, pointer, which, self.a_places, problem.a_batch)
-        for rows, tall, start, stop in self._blocks():
-            with _within(b, block, start, stop, plan.blocks):
-                first = plan.start(b, block, tall)
-                at = b.imul(first, problem.k)
-                target = self._panel(b, 0, which, self.a_size, at, size)
-                pack_panel(b, source, pointer, first, rows, target, rows, problem.k, plan.lanes)
-
-    def _panel(self, b: Builder, at: int, which: Index, each: int, inside: Index, size: int) -> str:
-        """A place in scratch: `inside` the `which`-th of operands that take `each` elements."""
-        target = b.offset(b.params["scratch"], at)
-        return b.offset(target, b.iadd(b.imul(which, each), inside), size)
+    def _pack_rows(self, b: Builder, which: Index, block: Index) -> None:
+        plan, problem = self.plan, self.problem
+        source = self._source(b, self._operands(b)[0], which, self.a_places, problem.a_batch)
+        inside = b.imul(block, plan.rows * problem.k)
+        target = self._panel(b, 0, which, self.a_size, inside)
+        panel = Panel(
+            problem.dtype, problem.a_m, problem.a_k, self._row(b, block),
+            plan.rows, plan.rows, plan.lanes,
+        )  # fmt: skip
+        (pack_rows if self.a_rows else pack_panel)(b, panel, source, target)
 
     # --- multiplying ---------------------------------------------------------------------------
 
-    def _multiply(self) -> Phase:
-        """Compute every unit: a part of the rows by a part of the columns of one product."""
+    def _multiply(self, b: Builder, chunks: int) -> None:
+        """Compute every unit: a part of the rows by a part of the columns of a product's slice."""
         plan, problem = self.plan, self.problem
-        b = self._begin(self.name)
-        units = problem.batches * plan.row_groups * plan.column_groups
-        begin, end = self._spread(b, units, plan.chunks)
+        units = problem.batches * plan.slices * plan.row_groups * plan.column_groups
+        begin, end = self._spread(b, units, chunks)
         with span(b, begin, end) as u:
             rows = b.imod(u, plan.row_groups)
             rest = b.idiv(u, plan.row_groups)
             columns = b.imod(rest, plan.column_groups)
-            flat = b.idiv(rest, plan.column_groups)
-            low, high = _share(b, plan.blocks, plan.row_groups, rows)
-            left, right = _share(b, plan.columns, plan.column_groups, columns)
-            batch = self._batch(b, flat)
-            with span(b, 0, self.pieces) as piece:
-                for vectors, true, start, stop in self._tiles():
-                    first, last = _clip(b, (left, right), start, stop, plan.columns)
-                    with span(b, first, last) as tile:
-                        self._column(b, batch, flat, piece, tile, (vectors, true), (low, high))
-        b.finish()
-        return Phase(self.name, plan.chunks)
+            rest = b.idiv(rest, plan.column_groups)
+            slice_ = b.imod(rest, plan.slices)
+            flat = b.idiv(rest, plan.slices)
+            at = _Place(self._batch(b, flat), flat, slice_)
+            with (
+                span(b, *_share(b, plan.columns, plan.column_groups, columns)) as tile,
+                span(b, *_share(b, plan.blocks, plan.row_groups, rows)) as block,
+            ):
+                self._tile(b, at, block, tile)
 
-    def _column(
-        self,
-        b: Builder,
-        batch: tuple[Index, ...],
-        flat: Index,
-        piece: Index,
-        tile: Index,
-        kind: tuple[int, int],
-        rows: tuple[Index, Index],
-    ) -> None:
-        """Compute the blocks `rows` of one tile's columns for one piece of the sum."""
-        plan = self.plan
-        vectors, true = kind
-        short = true % plan.lanes
-        mask = b.mask(short, plan.lanes) if short else None
-        column = b.imul(tile, plan.vectors * plan.lanes)
-        p = b.imul(piece, plan.depth)
-        y = self._second(b, batch, column, p, vectors * plan.lanes)
-        for height, tall, start, stop in self._blocks():
-            with span(b, *_clip(b, rows, start, stop, plan.blocks)) as block:
-                row = plan.start(b, block, tall)
-                x = self._first(b, batch, row, p, height)
-                shape = Tile(height, vectors, plan.lanes, mask)
-                self._tile(b, shape, x, y, batch, flat, piece, row, column)
+    def _tile(self, b: Builder, at: _Place, block: Index, tile: Index) -> None:
+        """Compute one tile of one slice."""
+        plan, problem = self.plan, self.problem
+        row, column = self._row(b, block), self._column(b, tile)
+        p = b.imul(at.slice, plan.depth)
+        k = b.imin(plan.depth, b.isub(problem.k, p))
+        x = self._first(b, at, block, row, p)
+        y = self._second(b, at, tile, column, p)
+        mask = b.mask(plan.short, plan.lanes) if plan.short else None
+        shape = Tile(plan.rows, plan.vectors, plan.lanes, mask)
+        if plan.dots:
+            least = problem.k - (plan.slices - 1) * plan.depth
+            wide = min(problem.n, plan.lanes)
+            sums = [dot_products(b, plan.lanes, wide, x, y, k, least)]
+        else:
+            # Panels may be read whole; only memory of the caller's is masked.
+            reading = Tile(plan.rows, plan.vectors, plan.lanes, None if plan.pack_b else mask)
+            sums = multiply(b, reading, x, y, k)
+        if plan.slices > 1:
+            for i, j, sum_ in shape.places(sums):
+                place = b.iadd(b.imul(b.iadd(row, i), self.c_width), b.iadd(column, j * plan.lanes))
+                b.store(sum_, self._waiting(b, at, place))
+            return
+        self._finish(b, shape, sums, at, (block, row), (tile, column))
 
-    def _first(
-        self, b: Builder, batch: tuple[Index, ...], row: Index, p: Index, height: int
-    ) -> Operand:
+    def _first(self, b: Builder, at: _Place, block: Index, row: Index, p: Index) -> Operand:
         """The first operand from a row and a step of the sum on."""
-        problem = self.problem
-        if self.plan.pack_a:
-            which = batch_offset(b, self.a_places, batch)
-            at = b.iadd(b.imul(row, problem.k), b.imul(p, height))
-            pointer = self._panel(b, 0, which, self.a_size, at, self.kind.itemsize)
-            return Operand(pointer, self.kind, 1, height)
+        problem, plan = self.problem, self.plan
+        if plan.pack_a:
+            across, along = (problem.k, 1) if self.a_rows else (1, plan.rows)
+            which = batch_offset(b, self.a_places, at.batch)
+            inside = b.iadd(b.imul(block, plan.rows * problem.k), b.imul(p, along))
+            return Operand(self._panel(b, 0, which, self.a_size, inside), self.kind, across, along)
         across, along = problem.a_m[0][1], problem.a_k[0][1]
-        at = b.iadd(batch_offset(b, problem.a_batch, batch), b.imul(row, across))
-        at = b.iadd(at, b.imul(p, along))
-        pointer = b.offset(self._operands(b)[0], at, problem.dtype.itemsize)
+        inside = b.iadd(batch_offset(b, problem.a_batch, at.batch), b.imul(row, across))
+        inside = b.iadd(inside, b.imul(p, along))
+        pointer = b.offset(self._operands(b)[0], inside, problem.dtype.itemsize)
         return Operand(pointer, problem.dtype, across, along)
 
-    def _second(
-        self, b: Builder, batch: tuple[Index, ...], column: Index, p: Index, width: int
-    ) -> Operand:
+    def _second(self, b: Builder, at: _Place, tile: Index, column: Index, p: Index) -> Operand:
         """The second operand from a column and a step of the sum on."""
-        problem = self.problem
-        if self.plan.pack_b:
-            which = batch_offset(b, self.b_places, batch)
-            at = b.iadd(b.imul(column, problem.k), b.imul(p, width))
-            pointer = self._panel(b, self.b_at, which, self.b_size, at, self.kind.itemsize)
-            return Operand(pointer, self.kind, 1, width)
-        along = problem.b_k[0][1]
-        at = b.iadd(batch_offset(b, problem.b_batch, batch), column)
-        at = b.iadd(at, b.imul(p, along))
-        pointer = b.offset(self._operands(b)[1], at, problem.dtype.itemsize)
-        return Operand(pointer, problem.dtype, 1, along)
-
-    def _tile(
-        self,
-        b: Builder,
-        tile: Tile,
-        x: Operand,
-        y: Operand,
-        batch: tuple[Index, ...],
-        flat: Index,
-        piece: Index,
-        row: Index,
-        column: Index,
-    ) -> None:
-        """Compute one tile for one piece of the sum, and hand it on after the last."""
-        plan, problem = self.plan, self.problem
-        # Panels are wide enough to be read whole; only memory of the caller's is masked.
-        reading = Tile(tile.rows, tile.vectors, tile.lanes, None if plan.pack_b else tile.mask)
-        sums = zero_sums(b, tile, problem.dtype)
-        if self.pieces == 1:
-            multiply(b, reading, x, y, sums, problem.k)
-            self._finish(b, tile, sums, batch, row, column)
-            return
-        waiting = self._waiting(b, batch, flat, row, column)
-        mask = tile if self.own else Tile(tile.rows, tile.vectors, tile.lanes)
-        with b.when(b.cmp("gt", b.index(piece), 0)):
-            for i, j, place in self._places(b, tile, waiting, row):
-                sum_ = b.load(place, self.kind, plan.lanes, mask=mask.masked(j))
-                b.set(sums[i * tile.vectors + j], sum_)
-        left = b.isub(problem.k, b.imul(piece, plan.depth))
-        multiply(b, reading, x, y, sums, b.imin(left, plan.depth))
-        if self.own:
-            self._set_aside(b, tile, sums, waiting, row)
-            return
-        last = b.cmp("eq", b.index(piece), self.pieces - 1)
-        with b.when(b.not_(last)):
-            self._set_aside(b, mask, sums, waiting, row)
-        with b.when(last):
-            self._finish(b, tile, sums, batch, row, column)
+        problem, plan = self.problem, self.plan
+        if plan.pack_b:
+            which = batch_offset(b, self.b_places, at.batch)
+            inside = b.iadd(b.imul(tile, plan.width * problem.k), b.imul(p, plan.width))
+            pointer = self._panel(b, self.b_at, which, self.b_size, inside)
+            return Operand(pointer, self.kind, 1, plan.width)
+        across, along = problem.b_n[0][1], problem.b_k[0][1]
+        inside = b.iadd(batch_offset(b, problem.b_batch, at.batch), b.imul(column, across))
+        inside = b.iadd(inside, b.imul(p, along))
+        pointer = b.offset(self._operands(b)[1], inside, problem.dtype.itemsize)
+        return Operand(pointer, problem.dtype, across, along)
 
     # --- results -------------------------------------------------------------------------------
 
-    def _waiting(
-        self, b: Builder, batch: tuple[Index, ...], flat: Index, row: Index, column: Index
-    ) -> str:
-        """Where a tile's unfinished sums wait: its columns in the first row there is."""
-        size = self.kind.itemsize
-        if self.own:
-            at = b.iadd(batch_offset(b, self.problem.c_batch, batch), column)
-            return b.offset(b.params["c"], at, size)
-        each = self.problem.m * self.plan.width
-        return self._panel(b, self.c_at, flat, each, column, size)
+    @property
+    def c_width(self) -> int:
+        """Columns of the sums of a slice."""
+        return max(self.problem.n, self.plan.width)
 
-    def _places(
-        self, b: Builder, tile: Tile, waiting: str, row: Index
-    ) -> Generator[tuple[int, int, str]]:
-        """Where each vector of a tile waits."""
-        levels = self.problem.c_m if self.own else ((self.problem.m, self.plan.width),)
-        for i in range(tile.rows):
-            at = displacement(b, levels, b.iadd(row, i))
-            start = b.offset(waiting, at, self.kind.itemsize)
-            for j in range(tile.vectors):
-                yield i, j, b.offset(start, j * tile.lanes, self.kind.itemsize)
+    def _waiting(self, b: Builder, at: _Place, inside: Index) -> str:
+        """A place in the sums of a slice."""
+        which = b.iadd(b.imul(at.flat, self.plan.slices), at.slice)
+        return self._panel(b, self.c_at, which, self.c_size, inside)
 
-    def _set_aside(
-        self, b: Builder, tile: Tile, sums: Sequence[Variable], waiting: str, row: Index
-    ) -> None:
-        for i, j, place in self._places(b, tile, waiting, row):
-            b.store(b.get(sums[i * tile.vectors + j]), place, mask=tile.masked(j))
+    def _combine_chunks(self) -> int:
+        problem = self.problem
+        elements = problem.batches * self.c_size * self.plan.slices
+        return max(1, min(CHUNKS, elements // PACKED, problem.batches * problem.m))
+
+    def _combine(self, b: Builder, chunks: int) -> None:
+        """Add the sums of the slices, in their order."""
+        problem, plan, lanes = self.problem, self.plan, self.plan.lanes
+        begin, end = self._spread(b, problem.batches * problem.m, chunks)
+        with span(b, begin, end) as u:
+            flat, row = b.idiv(u, problem.m), b.imod(u, problem.m)
+            batch = self._batch(b, flat)
+            whole, short = divmod(problem.n, lanes)
+            for first, stop, mask in ((0, whole, None), (whole, whole + (short > 0), short)):
+                if first == stop:
+                    continue
+                with span(b, first, stop) as vector:
+                    column = b.imul(vector, lanes)
+                    inside = b.iadd(b.imul(row, self.c_width), column)
+                    true = b.mask(mask, lanes) if mask else None
+                    total: Value | None = None
+                    for k in range(plan.slices):
+                        place = self._waiting(b, _Place(batch, flat, k), inside)
+                        x = b.load(place, self.kind, lanes, mask=true)
+                        total = x if total is None else b.add(total, x)
+                    assert total is not None
+                    self._store(b, batch, row, column, total, true)
 
     def _finish(
         self,
         b: Builder,
         tile: Tile,
-        sums: Sequence[Variable],
-        batch: tuple[Index, ...],
-        row: Index,
-        column: Index,
+        sums: Sequence[Value],
+        at: _Place,
+        rows: tuple[Index, Index],
+        columns: tuple[Index, Index],
     ) -> None:
-        """Hand a tile's sums to the epilogue: one by one, or in a loop over a copy of them."""
-        count, lanes = tile.rows * tile.vectors, tile.lanes
-        lines = self.epilogue.lines if self.epilogue else 3 if unit(self.problem.c_n) else 60
-        if count * lines <= INLINED:
-            for at, sum_ in enumerate(sums):
-                i, j = divmod(at, tile.vectors)
-                place = b.iadd(column, j * lanes)
-                self._store(b, batch, b.iadd(row, i), place, b.get(sum_), tile.masked(j))
+        """Hand a tile's sums to the epilogue: one by one, or in a loop over a copy of them.
+
+        Where tiles overlap, what the tile before has handed on is left out; a plain store may
+        happen twice.
+        """
+        plan, problem = self.plan, self.problem
+        (block, row), (index, column) = rows, columns
+        skipped_rows: Index = 0
+        skipped_columns: Index = 0
+        if plan.blocks * plan.rows != problem.m and self.epilogue:
+            skipped_rows = b.isub(b.imul(block, plan.rows), row)
+        if plan.columns > 1 and plan.columns * plan.width != problem.n and self.epilogue:
+            skipped_columns = b.isub(b.imul(index, plan.width), column)
+        skipped = b.iadd(skipped_rows, skipped_columns)
+        lines = self.epilogue.lines if self.epilogue else 3 if unit(problem.c_n) else 60
+        short = len(sums) * lines <= INLINED
+
+        def inline() -> None:
+            for i, j, sum_ in tile.places(sums):
+                place = b.iadd(column, j * tile.lanes)
+                self._store(b, at.batch, b.iadd(row, i), place, sum_, tile.masked(j))
+
+        if short and isinstance(skipped, int):
+            inline()
             return
-        copy = b.variable(self.kind, count * lanes).pointer
-        for at, sum_ in enumerate(sums):
-            b.store(b.get(sum_), b.offset(copy, at * lanes, self.kind.itemsize))
+        overlapping = b.const(True, bool_)
+        if short:
+            overlapping = b.cmp("gt", b.index(skipped), 0)
+            with b.when(b.not_(overlapping)):
+                inline()
+        with b.when(overlapping):
+            copy = b.variable(self.kind, len(sums) * tile.lanes).pointer
+            for k, sum_ in enumerate(sums):
+                b.store(sum_, b.offset(copy, k * tile.lanes, self.kind.itemsize))
+            with b.loop(skipped_rows, tile.rows) as i:
+                for first, stop, mask in self._parts(b, tile, skipped_columns):
+                    with span(b, first, stop) as j:
+                        inside = b.imul(b.iadd(b.imul(i, tile.vectors), j), tile.lanes)
+                        place = b.offset(copy, inside, self.kind.itemsize)
+                        x = b.load(place, self.kind, tile.lanes)
+                        end = b.iadd(column, b.imul(j, tile.lanes))
+                        self._store(b, at.batch, b.iadd(row, i), end, x, mask)
+
+    def _parts(
+        self, b: Builder, tile: Tile, skipped: Index
+    ) -> Generator[tuple[Index, Index, Value | None]]:
+        """Ranges of a tile's vectors and their masks, without its first `skipped` columns."""
+        lanes = tile.lanes
         whole = tile.vectors - (tile.mask is not None)
-        for first, stop, mask in ((0, whole, None), (whole, tile.vectors, tile.mask)):
-            if first == stop:
-                continue
-            with span(b, 0, tile.rows) as i, span(b, first, stop) as j:
-                at = b.imul(b.iadd(b.imul(i, tile.vectors), j), lanes)
-                x = b.load(b.offset(copy, at, self.kind.itemsize), self.kind, lanes)
-                self._store(b, batch, b.iadd(row, i), b.iadd(column, b.imul(j, lanes)), x, mask)
+        first = b.idiv(b.iadd(skipped, lanes - 1), lanes)
+        if whole > 0:
+            yield first, whole, None
+        if tile.mask is not None:
+            yield whole, tile.vectors, tile.mask
+        elif not isinstance(skipped, int) and self.problem.n % lanes:
+            yield b.idiv(skipped, lanes), first, b.not_(b.mask(b.imod(skipped, lanes), lanes))
 
     def _store(
         self,
@@ -468,25 +484,3 @@ def _share(b: Builder, count: int, groups: int, group: Index) -> tuple[Index, In
 def _larger(b: Builder, i: Index, j: int) -> Index:
     """The larger index."""
     return max(i, j) if isinstance(i, int) else b.intrinsic("smax", i, j)
-
-
-def _clip(
-    b: Builder, span: tuple[Index, Index], start: int, stop: int, count: int
-) -> tuple[Index, Index]:
-    """The part of a span of `count` things that lies between `start` and `stop`."""
-    low, high = span
-    low = _larger(b, low, start) if start else low
-    return low, b.imin(high, stop) if stop < count else high
-
-
-@contextmanager
-def _within(b: Builder, i: Index, start: int, stop: int, count: int) -> Generator[None]:
-    """Code for `start <= i < stop`, a beginning or an end of `0 <= i < count`."""
-    if stop - start == count:
-        yield
-    elif start == 0:
-        with b.when(b.cmp("lt", b.index(i), stop)):
-            yield
-    else:
-        with b.when(b.cmp("ge", b.index(i), start)):
-            yield

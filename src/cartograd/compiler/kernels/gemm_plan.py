@@ -18,7 +18,8 @@ Sizes = tuple[int, ...]
 Levels = tuple[tuple[int, int], ...]  # (size, stride), outermost first
 
 CHUNKS = 16  # pieces of a large product: enough to even out the speeds of a few threads
-CHUNK_FLOPS = 400_000  # a piece smaller than this costs more to hand out than it gains
+CHUNK_CYCLES = 12_000  # a piece shorter than this costs more to hand out than it gains
+DEEPEST = 2048  # steps of a sum after which a panel leaves the second cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,93 +175,79 @@ def make_problem(spec: Matmul) -> Problem:
 class Plan:
     """How a problem is computed.
 
-    Rows go in `blocks` blocks, the first `tall` of `rows` rows and the others of one row less.
-    Columns go in `tiles` tiles of `vectors` vectors, then one of `tail` vectors if that is not 0,
-    in the last vector of which `short` lanes count (0: all do). Sums go in pieces of `depth`.
-    `row_groups` and `column_groups` cut one product into units, and units go in `chunks` chunks.
+    A tile has `rows` rows of `vectors` vectors of `lanes` lanes. `blocks` of them lie below each
+    other and `columns` side by side; the last of each begins early enough to end with the result,
+    so it overlaps the one before. Where all columns are less than one tile (`columns` is 1), the
+    last vector has `short` true lanes (0: all are true). Sums go in `slices` pieces of `depth`,
+    each computed apart and added in their order. `row_groups` and `column_groups` cut a slice of
+    a product into units, and units go in `chunks` chunks. `dots`: vectors lie along k instead.
     """
 
     lanes: int
     rows: int
     blocks: int
-    tall: int
     vectors: int
-    tiles: int
-    tail: int
+    columns: int
     short: int
-    depth: int
     pack_a: bool
     pack_b: bool
-    row_groups: int
-    column_groups: int
-    chunks: int
-
-    def start(self, b: Builder, block: Index, tall: bool) -> Index:
-        """The first row of a block."""
-        if tall:
-            return b.imul(block, self.rows)
-        return b.iadd(b.imul(block, self.rows - 1), self.tall)
-
-    @property
-    def columns(self) -> int:
-        """How many tiles lie side by side."""
-        return self.tiles + (self.tail > 0)
+    dots: bool
+    slices: int = 1
+    depth: int = 0
+    row_groups: int = 1
+    column_groups: int = 1
+    chunks: int = 1
 
     @property
     def width(self) -> int:
-        """Columns with those that fill the last vector."""
-        return (self.tiles * self.vectors + self.tail) * self.lanes
+        """Columns of a tile."""
+        return self.vectors * self.lanes
 
 
 def _cycles(rows: int, vectors: int) -> float:
-    """Half cycles for a step of a tile's sum: multiplications, loads, or how long a sum waits."""
-    return max(rows * vectors, rows + vectors, 8) + 0.2
+    """Cycles for a step of a tile's sum: multiplications, loads, or how long a sum waits."""
+    return max(rows * vectors, rows + vectors, 8) / 2 + 0.1
 
 
-def tile_shape(m: int, vectors: int, registers: int) -> tuple[int, int]:
-    """Rows and vectors of a tile: those that need the fewest cycles for the whole."""
-    best, best_cost = (1, 1), float("inf")
+def tile_shape(m: int, n: int, lanes: int, registers: int) -> tuple[int, int, float]:
+    """Rows and vectors of a tile, and the cycles of a step for all: the fewest there are."""
+    best, least = (1, 1), float("inf")
     spare = 2 if registers <= 16 else 1  # where a multiply-add can repeat a number from memory
-    for wide in range(1, min(vectors, 12) + 1):
-        for most in range(1, min(m, 14) + 1):
-            if most * wide + min(wide, 3) + spare - 1 > registers:
+    for wide in range(1, min(-(-n // lanes), 12) + 1):
+        for rows in range(1, min(m, 14) + 1):
+            if rows * wide + min(wide, 3) + spare - 1 > registers:
                 break
-            blocks = -(-m // most)
-            rows = -(-m // blocks)
-            tall = m - blocks * (rows - 1)
-            full, tail = divmod(vectors, wide)
-            cost = 0.0
-            for count, size in ((tall, rows), (blocks - tall, rows - 1)):
-                if count:
-                    cost += count * (full * _cycles(size, wide) + (tail and _cycles(size, tail)))
-            if cost < best_cost * 0.995:
-                best, best_cost = (rows, wide), cost
-    return best
+            tiles = -(-m // rows) * -(-n // (wide * lanes))
+            cost = tiles * (_cycles(rows, wide) + 8 / min(m, 64))
+            if cost < least * 0.995:
+                best, least = (rows, wide), cost
+    return *best, least
 
 
 def make_plan(problem: Problem, core: Core) -> Plan:
     """Choose tiles, packing and chunks."""
     size = register_dtype(problem.dtype).itemsize
     lanes = core.lanes(size)
-    vectors = -(-problem.n // lanes)
-    rows, wide = tile_shape(problem.m, vectors, core.registers)
-    blocks = -(-problem.m // rows)
-    tiles, tail = divmod(vectors, wide)
-    short = problem.n % lanes
-    if short and not tail:
-        tiles, tail = tiles - 1, wide
-    pack_a, pack_b = _packing(problem, rows, wide * lanes)
-    deepest = core.l1 * 3 // 4 // (wide * lanes * size)  # a panel that stays in the first cache
-    pieces = -(-problem.k // deepest) if problem.k > deepest * 1.5 and blocks > 4 else 1
-    depth = -(-problem.k // pieces)
-    plan = Plan(
-        lanes, rows, blocks, problem.m - blocks * (rows - 1), wide, tiles, tail,
-        short, depth, pack_a, pack_b, 1, 1, 1,
+    dots = (
+        unit(problem.a_k) and unit(problem.b_k) and len(problem.b_n) == len(problem.a_m) == 1
+        and problem.m <= 8 and problem.k >= 8 * max(problem.m, 2)
     )  # fmt: skip
-    return _cut(problem, plan, core, size)
+    if dots:
+        rows, vectors = 1, 1
+        cycles = problem.m * problem.n / 2 / lanes
+    else:
+        rows, vectors, cycles = tile_shape(problem.m, problem.n, lanes, core.registers)
+    columns = -(-problem.n // (vectors * lanes))
+    pack_a, pack_b = (False, False) if dots else _packing(problem, rows, vectors * lanes)
+    plan = Plan(
+        lanes, rows, -(-problem.m // rows), vectors, columns,
+        problem.n % lanes if columns == 1 else 0, pack_a, pack_b, dots,
+    )  # fmt: skip
+    wanted = int(min(CHUNKS, cycles * problem.batches * problem.k // CHUNK_CYCLES))
+    return _cut(problem, plan, core.l2 // size, max(wanted, 1))
 
 
-def _packing(problem: Problem, rows: int, columns: int) -> tuple[bool, bool]:
+def _packing(problem: Problem, rows: int, width: int) -> tuple[bool, bool]:
     """Which operands are copied into panels first: those that cannot be read where they are, and
     those read often enough from places far apart."""
     half = problem.dtype in (float16, bfloat16)
@@ -269,39 +256,38 @@ def _packing(problem: Problem, rows: int, columns: int) -> tuple[bool, bool]:
         not unit(problem.b_n) or len(problem.b_k) > 1 or half
         or (abs(_innermost(problem.b_k)) > far and problem.m >= 8 * rows and problem.k > 32)
     )  # fmt: skip
-    row, step = _innermost(problem.a_m), _innermost(problem.a_k)
     pack_a = (
         len(problem.a_m) > 1 or len(problem.a_k) > 1 or half
-        or (abs(row) > far and problem.n >= 4 * columns and problem.k > 32)
-        or (abs(step) > far // 4 and problem.n >= 4 * columns and problem.k > 64)
+        or (abs(_innermost(problem.a_k)) > far // 4 and problem.n >= 4 * width and problem.k > 64)
     )  # fmt: skip
     return pack_a, pack_b
 
 
-def _cut(problem: Problem, plan: Plan, core: Core, size: int) -> Plan:
-    """Cut a product into units whose part of `a` stays in the second cache, and enough of them."""
-    flops = 2 * problem.batches * problem.m * problem.n * problem.k
-    wanted = max(1, min(CHUNKS, flops // CHUNK_FLOPS))
-    most_rows = max(4 * plan.rows, core.l2 * 2 // 5 // (plan.depth * size))
+def _cut(problem: Problem, plan: Plan, near: int, wanted: int) -> Plan:
+    """Cut a product into units whose part of `a` stays in the second cache, which holds `near`
+    elements, and into enough of them; sums that are long are cut too where the result is small."""
+    tiles = problem.batches * plan.blocks * plan.columns
+    slices = -(-problem.k // DEEPEST) if tiles > 1 and not plan.dots else 1
+    if tiles < wanted // 2:
+        slices = max(slices, min(8, wanted // tiles, problem.k // 256))
+    depth = -(-problem.k // slices)
+    slices = -(-problem.k // depth)
+    most_rows = max(4 * plan.rows, near * 2 // 5 // depth)
     row_groups = min(plan.blocks, -(-problem.m // most_rows))
     column_groups = 1
-    all_tiles = plan.columns
-    while problem.batches * row_groups * column_groups < wanted:
+    while problem.batches * slices * row_groups * column_groups < wanted:
         tall = plan.blocks // row_groups * plan.rows
-        wide = all_tiles // column_groups * plan.vectors * plan.lanes
-        if all_tiles >= 2 * column_groups and (wide >= tall or plan.blocks < 2 * row_groups):
+        wide = plan.columns // column_groups * plan.width
+        if plan.columns >= 2 * column_groups and (wide >= tall or plan.blocks < 2 * row_groups):
             column_groups *= 2
         elif plan.blocks >= 2 * row_groups:
             row_groups *= 2
         else:
             break
-    units = problem.batches * row_groups * column_groups
     return replace(
-        plan,
-        row_groups=row_groups,
-        column_groups=column_groups,
-        chunks=min(units, max(wanted, 1)),
-    )
+        plan, slices=slices, depth=depth, row_groups=row_groups, column_groups=column_groups,
+        chunks=min(problem.batches * slices * row_groups * column_groups, wanted),
+    )  # fmt: skip
 
 
 def batch_offset(b: Builder, strides: Sequence[int], at: Sequence[Index]) -> Index:

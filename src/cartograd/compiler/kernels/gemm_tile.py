@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ...dtype import DType, is_floating
 from ..ir import Builder, Index, Value, Variable, register_dtype
 
-__all__ = ["Operand", "Tile", "multiply", "span"]
+__all__ = ["Operand", "Tile", "dot_products", "multiply", "span", "transposed"]
 
 UNROLLED = 40  # multiply-adds of a sum that is written out in full
 
@@ -41,17 +41,24 @@ class Tile:
         """The mask of a vector."""
         return self.mask if vector == self.vectors - 1 else None
 
+    def places(self, sums: Sequence[Value]) -> Generator[tuple[int, int, Value]]:
+        """Row, vector and value of each sum."""
+        for at, sum_ in enumerate(sums):
+            yield *divmod(at, self.vectors), sum_
 
-def multiply(
-    b: Builder, tile: Tile, x: Operand, y: Operand, sums: Sequence[Variable], k: Index
-) -> None:
-    """Add to a tile's sums the products of `k` columns of x and rows of y, in their order."""
+
+def multiply(b: Builder, tile: Tile, x: Operand, y: Operand, k: Index) -> list[Value]:
+    """A tile's sums of the products of `k` columns of x and rows of y, taken in their order."""
+    kind = register_dtype(x.dtype)
+    zero = b.const(0, kind, tile.lanes)
+    sums = [b.variable(kind, tile.lanes, zero) for _ in range(tile.rows * tile.vectors)]
     if isinstance(k, int) and k * tile.rows * tile.vectors <= UNROLLED:
         for p in range(k):
             _step(b, tile, x, y, sums, p)
-        return
-    with b.loop(0, k) as p:
-        _step(b, tile, x, y, sums, p)
+    else:
+        with b.loop(0, k) as p:
+            _step(b, tile, x, y, sums, p)
+    return [b.get(sum_) for sum_ in sums]
 
 
 def _step(
@@ -78,11 +85,54 @@ def multiply_add(b: Builder, x: Value, y: Value, z: Value) -> Value:
     return b.fma(x, y, z) if is_floating(z.dtype) else b.add(b.mul(x, y), z)
 
 
-def zero_sums(b: Builder, tile: Tile, dtype: DType) -> list[Variable]:
-    """The variables of a tile's sums."""
-    kind = register_dtype(dtype)
-    zero = b.const(0, kind, tile.lanes)
-    return [b.variable(kind, tile.lanes, zero) for _ in range(tile.rows * tile.vectors)]
+def dot_products(
+    b: Builder, lanes: int, columns: int, x: Operand, y: Operand, k: Index, least: int
+) -> Value:
+    """The products of one row of x with `columns` columns of y, as one vector; both lie along k.
+
+    `k` is at least `least`. What is left beyond whole vectors of k is added last.
+    """
+    kind = register_dtype(x.dtype)
+    zero = b.const(0, kind, lanes)
+    sums = [b.variable(kind, lanes, zero) for _ in range(columns)]
+
+    def step(p: Index, mask: Value | None) -> None:
+        row = b.load(b.offset(x.pointer, p, x.dtype.itemsize), x.dtype, lanes, mask=mask)
+        column = b.offset(y.pointer, p, y.dtype.itemsize)
+        for j, sum_ in enumerate(sums):
+            place = b.offset(column, j * y.across, y.dtype.itemsize)
+            other = b.load(place, y.dtype, lanes, mask=mask)
+            b.set(sum_, multiply_add(b, row, other, b.get(sum_)))
+
+    whole = b.idiv(k, lanes)
+    if least >= lanes:
+        with span(b, 0, whole) as i:
+            step(b.imul(i, lanes), None)
+    rest = b.imod(k, lanes)
+    if rest != 0:
+        step(b.imul(whole, lanes), b.mask(rest, lanes))
+    rows = [b.get(sum_) for sum_ in sums] + [zero] * (lanes - columns)
+    parts = transposed(b, rows)
+    while len(parts) > 1:
+        parts = [b.add(parts[i], parts[i + 1]) for i in range(0, len(parts), 2)]
+    return parts[0]
+
+
+def transposed(b: Builder, rows: list[Value]) -> list[Value]:
+    """The transpose of a square of as many vectors as lanes (a power of two)."""
+    lanes = len(rows)
+    half = lanes // 2
+    while half:
+        turned = list(rows)
+        for i in range(lanes):
+            if not i & half:
+                x, y = rows[i], rows[i + half]
+                low = [k if not k & half else lanes + k - half for k in range(lanes)]
+                high = [k + half if not k & half else lanes + k for k in range(lanes)]
+                turned[i], turned[i + half] = b.shuffle(x, y, low), b.shuffle(x, y, high)
+        rows = turned
+        half //= 2
+    return rows
 
 
 @contextmanager
