@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import sys
 from collections.abc import Callable, Sequence
+from math import prod
+from sys import getrefcount
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,8 +15,9 @@ from ..errors import CompileError
 from ..evaluate import run as evaluate
 from ..graph import Graph, Node, Shape
 from ..ops.op import quiet
-from ..runtime import LOCK, Residence, address_of, aligned, expire
+from ..runtime import Readers, Residence, address_of, aligned
 from .llvm import NativeCode
+from .lower import ENTRY
 from .program import HostCall, NativeProgram, Slot
 from .step import Step
 from .threads import runtime_struct
@@ -24,8 +26,9 @@ __all__ = ["Executable", "Interpreted", "Runner"]
 
 Array = np.ndarray[Any, Any]
 
-_RELEASING = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)  # other Python threads go on
-_HOLDING = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)  # 0.1 us cheaper
+# The entry takes a table, which is passed undeclared: declaring it costs 0.3 us a call.
+_RELEASING = ctypes.CFUNCTYPE(ctypes.c_int64)  # other Python threads go on
+_HOLDING = ctypes.PYFUNCTYPE(ctypes.c_int64)  # 0.1 us cheaper
 _HOST = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
 
 # Below this many bytes of memory traffic a program is done before another thread could begin.
@@ -33,7 +36,10 @@ _TINY = 1 << 16
 
 
 class Runner(Protocol):
-    """What a compiled function calls: arrays of the inputs in, new arrays of the outputs out."""
+    """What a compiled function calls, holding LOCK: arrays of the inputs in, of the outputs out.
+
+    The inputs are aligned and C-contiguous; the outputs are nobody else's.
+    """
 
     def run(self, inputs: Sequence[Array]) -> list[Array]: ...
 
@@ -45,20 +51,27 @@ class Interpreted:
         self._residences = tuple(residences)
         self._graph = Graph((*step.graph.inputs, *step.nodes), step.graph.outputs)
         self._assigned = [residences[k] for k, _ in step.assigned]
-        self._written = frozenset(residence.key for residence in self._assigned)
+        self._readers = _readers(self._assigned)
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """The results of one run, its States written."""
-        with LOCK:
-            states = [residence.array for residence in self._residences]
-            found = evaluate(self._graph, [*inputs, *states])
-            count = len(found) - len(self._assigned)
-            results = [np.array(y, order="C") for y in found[:count]]
-            news = [np.array(y) for y in found[count:]]
-            for residence, new in zip(self._assigned, news, strict=True):
-                residence.array[...] = new
-            expire(self._written)
+        states = [residence.array for residence in self._residences]
+        found = evaluate(self._graph, [*inputs, *states])
+        count = len(found) - len(self._assigned)
+        results = [np.array(y, order="C") for y in found[:count]]
+        news = [np.array(y) for y in found[count:]]
+        for residence, new in zip(self._assigned, news, strict=True):
+            residence.array[...] = new
+        self._readers.expire()
         return results
+
+
+def _readers(written: Sequence[Residence]) -> Readers:
+    """What an executable that writes these looks at after a run."""
+    readers = Readers()
+    for residence in written:
+        residence.written_by(readers)
+    return readers
 
 
 class _Ring:
@@ -78,9 +91,9 @@ class _Ring:
 
     def take(self) -> tuple[Array, int]:
         """An array that nobody else holds, and its address."""
-        for entry in self._kept:
-            array, memory, address = entry
-            if sys.getrefcount(array) == 3 and sys.getrefcount(memory) == 4:
+        for array, memory, address in self._kept:
+            # Held by the tuple, the name and the call here; the memory also by the array.
+            if getrefcount(array) == 3 and getrefcount(memory) == 4:
                 return array, address
         array = aligned(self._shape, self._dtype)
         memory: Any = array.base
@@ -91,6 +104,20 @@ class _Ring:
         return array, address
 
 
+class _Scalar:
+    """Memory for an output of one element: always new, since that is as quick."""
+
+    __slots__ = ("_dtype", "_shape")
+
+    def __init__(self, shape: Shape, dtype: DType) -> None:
+        self._shape, self._dtype = shape, dtype
+
+    def take(self) -> tuple[Array, int]:
+        """A new array, and its address."""
+        array = np.empty(self._shape, self._dtype)
+        return array, address_of(array)
+
+
 class Executable:
     """Machine code with the memory it works on.
 
@@ -98,10 +125,7 @@ class Executable:
     """
 
     def __init__(
-        self,
-        program: NativeProgram,
-        code: NativeCode,
-        residences: Sequence[Residence],
+        self, program: NativeProgram, code: NativeCode, residences: Sequence[Residence]
     ) -> None:
         self.program = program
         self._code = code
@@ -110,41 +134,44 @@ class Executable:
         self._arena = aligned((program.arena,), np.dtype(np.uint8))
         self._error: BaseException | None = None
         self._host = _HOST(self._call_host)
-        host = ctypes.cast(self._host, ctypes.c_void_p).value or 0
-        self._runtime = runtime_struct(host)
-        self._written = frozenset(self._residences[k].key for k in program.written)
-        fresh = [k for k in range(len(program.outputs)) if k not in program.donated]
-        base = len(program.inputs)
-        self._rings = [(k, base + k, _Ring(*program.outputs[k])) for k in fresh]
+        self._runtime = runtime_struct(ctypes.cast(self._host, ctypes.c_void_p).value or 0)
+        self._readers = _readers([self._residences[k] for k in program.written])
+        self._read = self._readers.states
+        base, count = len(program.inputs), len(program.outputs)
+        self._fresh = [
+            (k, base + k, (_Scalar if prod(aval.shape) == 1 else _Ring)(*aval).take)
+            for k, aval in enumerate(program.outputs)
+            if k not in program.donated
+        ]
         self._taken = [(k, base + k, j) for k, j in program.donated.items()]
+        self._outputs: list[Any] = [None] * count
         fixed = [residence.address for residence in self._residences]
         fixed += [address_of(value) for value in self._constants]
         fixed += [address_of(self._arena), self._runtime.address]
-        blank = [0] * (base + len(program.outputs))
-        self._table = (ctypes.c_uint64 * (len(blank) + len(fixed)))(*blank, *fixed)
+        words = [0] * (base + count) + fixed
+        self._table = (ctypes.c_uint64 * len(words))(*words)
         tiny = sum(k.bytes * k.calls for k in program.kernels) < _TINY and not program.hosts
         make = _HOLDING if tiny else _RELEASING
-        self._entry: Callable[[int], int] = make(code.address("cartograd_main"))
-        self._argument = ctypes.addressof(self._table)
+        self._entry: Callable[[Any], int] = make(code.address(ENTRY))
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
-        """The results of one run, its States written. The inputs are aligned and C-contiguous.
+        """The results of one run, its States written.
 
         Raises what an op raised; States are then as they were.
         """
-        with LOCK:
-            table = self._table
-            for k, value in enumerate(inputs):
-                table[k] = address_of(value)
-            outputs: list[Any] = [None] * (len(self._rings) + len(self._taken))
-            for k, place, ring in self._rings:
-                outputs[k], table[place] = ring.take()
-            for k, place, j in self._taken:
-                outputs[k], table[place] = inputs[j], table[j]
-            code = self._entry(self._argument)
-            expire(self._written)
-            if code:
-                self._fail(code)
+        table = self._table
+        for k, value in enumerate(inputs):
+            table[k] = address_of(value)
+        outputs = self._outputs.copy()
+        for k, place, take in self._fresh:
+            outputs[k], table[place] = take()
+        for k, place, j in self._taken:
+            outputs[k], table[place] = inputs[j], table[j]
+        code = self._entry(table)
+        if self._read:
+            self._readers.expire()
+        if code:
+            self._fail(code)
         return outputs
 
     # --- calls back into Python, and errors
@@ -190,7 +217,7 @@ class Executable:
         if code > 0:
             call = self.program.errors[code - 1].call
             try:
-                self._evaluate(call, self._argument)
+                self._evaluate(call, ctypes.addressof(self._table))
             except Exception as found:
                 raise _placed(found, call.node) from None
             raise CompileError(f"{call.node!r} failed in native code, but not when run again")
