@@ -16,6 +16,7 @@ from ..ops.index import gather, scatter_add, scatter_set
 from ..ops.op import CONSTANT, FULL, Op
 from ..ops.random import random_bits
 from ..ops.reduce import cumprod, cumsum, cumulative_logsumexp, linear_recurrence
+from ..ops.sort import argsort, searchsorted, sort
 from .ir import Module
 from .kernel import Opaque, Operand
 from .kernels.conv import emit_conv
@@ -40,6 +41,7 @@ from .kernels.running import (
     Step,
     emit_running,
 )
+from .kernels.sorting import SearchSpec, SortSpec, emit_searchsorted, emit_sort
 from .kernels.strided import KernelCode, Strided
 from .views import contiguous
 
@@ -226,3 +228,33 @@ for _op, _step in (
     (cumulative_logsumexp, LOGSUMEXP),
 ):
     _running(_op, _step)
+
+
+def _sorting(op: Op, index: bool) -> None:
+    @lowers(op)
+    def rule(node: Node, operands: list[Operand], outputs: list[Node]) -> Opaque | None:
+        x = node.inputs[0]
+        axis: int = node.params["axis"]
+        descending: bool = node.params.get("descending", False)
+        spec = SortSpec(_strided(x, operands[0]), axis, descending, index)
+        cost = 8 * x.size * x.shape[axis].bit_length()
+        return _opaque(node, "sort", spec, operands, outputs, _writer(emit_sort, spec), cost)
+
+
+_sorting(sort, False)
+_sorting(argsort, True)
+
+
+@lowers(searchsorted)
+def _searchsorted(node: Node, operands: list[Operand], outputs: list[Node]) -> Opaque | None:
+    row, values = node.inputs
+    spec = SearchSpec(
+        _strided(row, operands[0]),
+        _strided(values, operands[1]),
+        node.params.get("side", "left") == "right",
+        node.params.get("shared", 0),
+    )
+    return _opaque(
+        node, "search", spec, operands, outputs, _writer(emit_searchsorted, spec),
+        16 * row.shape[-1].bit_length() * values.size,
+    )  # fmt: skip

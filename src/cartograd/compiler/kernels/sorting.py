@@ -20,6 +20,7 @@ from .strided import GRAIN, KernelCode, Strided, ceil_div, collapse, dot, part, 
 __all__ = ["SearchSpec", "SortSpec", "emit_searchsorted", "emit_sort"]
 
 _CHUNKS = 64  # at most: each has scratch of its own
+_TOGETHER = 4  # values that are looked for at once: each would only wait for memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,14 @@ class SearchSpec:
     values: Strided
     right: bool = False
     shared: int = 0
+
+
+def _choose(b: Builder, test: Value, x: Value, y: Value) -> Value:
+    """x if the test is true, else y, without a branch: nobody can predict an order."""
+    return b.assign(
+        f"select i1 {test.text}, {x.type} {x.text}, {y.type} {y.text}, !unpredictable !{{}}",
+        x.dtype,
+    )
 
 
 # --- keys ----------------------------------------------------------------------------------------
@@ -172,7 +181,7 @@ def _merge(b: Builder, own: _Words, source: Value, low: Value, middle: Value, hi
         x, y = own.read(source, i), own.read(source, b.imin(j, own.n - 1))
         none_left, some_right = b.cmp("ge", i, middle), b.cmp("lt", j, high)
         take = b.and_(some_right, b.or_(none_left, b.cmp("lt", y[0], x[0])))
-        own.write(target, k, [b.select(take, v, u) for u, v in zip(x, y, strict=True)])
+        own.write(target, k, [_choose(b, take, v, u) for u, v in zip(x, y, strict=True)])
         moved = b.convert(take, int64)
         b.set(right, b.add(j, moved))
         b.set(left, b.sub(b.add(i, 1), moved))
@@ -198,6 +207,27 @@ def _write(
 # --- searchsorted --------------------------------------------------------------------------------
 
 
+class _Search:
+    """The place of one value in a row: somewhere from `first` to `last`."""
+
+    def __init__(self, b: Builder, row: Strided, start: Index, key: Value) -> None:
+        self.b, self.row, self.start, self.key = b, row, start, key
+        self.first = b.variable(int64, 1, b.const(0, int64))
+        self.last = b.variable(int64, 1, b.const(row.shape[-1], int64))
+
+    def step(self, right: bool) -> None:
+        """Halve what is left."""
+        b, row = self.b, self.row
+        i, j = b.get(self.first), b.get(self.last)
+        middle = b.shr(b.add(i, j), 1)
+        probe = b.iadd(self.start, b.imul(b.imin(middle, row.shape[-1] - 1), row.strides[-1]))
+        other = b.load(b.offset(b.params["row"], probe, row.dtype.itemsize), row.dtype)
+        before = b.cmp("le" if right else "lt", _key(b, other, False), self.key)
+        before = b.and_(before, b.cmp("lt", i, j))
+        b.set(self.first, _choose(b, before, b.add(middle, 1), i))
+        b.set(self.last, _choose(b, before, j, middle))
+
+
 def emit_searchsorted(module: Module, name: str, spec: SearchSpec) -> KernelCode:
     """Write the kernel of a searchsorted: every value on its own."""
     row, values, shared = spec.row, spec.values, spec.shared
@@ -210,23 +240,20 @@ def emit_searchsorted(module: Module, name: str, spec: SearchSpec) -> KernelCode
     )
     b = module.function(name, ["row", "values", "out"], ["begin", "end"])
     low, high = part(b, per, values.size)
-    with b.loop(low, high) as flat:
-        where = unravel(b, flat, shape)
-        at = b.offset(b.params["values"], dot(b, where, value_steps), size)
-        key = _key(b, b.load(at, values.dtype), False)
-        start = dot(b, where, row_steps)
-        first = b.variable(int64, 1, b.const(0, int64))
-        last = b.variable(int64, 1, b.const(n, int64))
+    with b.loop(low, high, _TOGETHER) as unit:
+        # Beyond the last value it is that one again, found and stored twice.
+        flats = [b.imin(b.iadd(unit, k), b.isub(high, 1)) for k in range(_TOGETHER)]
+        searches: list[_Search] = []
+        for flat in flats:
+            where = unravel(b, flat, shape)
+            at = b.offset(b.params["values"], dot(b, where, value_steps), size)
+            key = _key(b, b.load(at, values.dtype), False)
+            searches.append(_Search(b, row, dot(b, where, row_steps), key))
         with b.loop(0, steps):
-            i, j = b.get(first), b.get(last)
-            middle = b.shr(b.add(i, j), 1)
-            probe = b.iadd(start, b.imul(b.imin(middle, n - 1), row.strides[-1]))
-            other = _key(b, b.load(b.offset(b.params["row"], probe, size), row.dtype), False)
-            before = b.cmp("le" if spec.right else "lt", other, key)
-            before = b.and_(before, b.cmp("lt", i, j))
-            b.set(first, b.select(before, b.add(middle, 1), i))
-            b.set(last, b.select(before, j, middle))
-        b.store(b.get(first), b.offset(b.params["out"], flat, 8))
+            for search in searches:
+                search.step(spec.right)
+        for flat, search in zip(flats, searches, strict=True):
+            b.store(b.get(search.first), b.offset(b.params["out"], flat, 8))
     b.finish()
     chunks = ceil_div(values.size, per)
     moved = values.size * (size + 8) + row.size * size
