@@ -67,10 +67,17 @@ Index = int | Value
 Operand = Value | int | float | bool
 
 
+_types: dict[tuple[str, int], str] = {}  # a dtype's name takes NumPy 3 us to say
+
+
 def type_of(dtype: DType, lanes: int = 1) -> str:
     """The LLVM type of a dtype in a register."""
-    scalar = _SCALAR[dtype.name]
-    return scalar if lanes == 1 else f"<{lanes} x {scalar}>"
+    found = _types.get((dtype.char, lanes))
+    if found is None:
+        scalar = _SCALAR[dtype.name]
+        found = scalar if lanes == 1 else f"<{lanes} x {scalar}>"
+        _types[dtype.char, lanes] = found
+    return found
 
 
 def memory_type(dtype: DType, lanes: int = 1) -> str:
@@ -135,6 +142,11 @@ class Module:
             self.tables[key] = (name, text)
         return self.tables[key][0]
 
+    def zeros(self, name: str, count: int) -> None:
+        """A public array of 64-bit integers, zero at first."""
+        text = f"@{name} = global [{max(1, count)} x i64] zeroinitializer, align 64"
+        self.tables[name.encode()] = (f"@{name}", text)
+
     def text(self) -> str:
         """The whole module."""
         parts = [text for _, text in self.tables.values()]
@@ -174,6 +186,7 @@ class Builder:
         self._labels = 0
         self.block = "entry"
         self._splats: dict[tuple[str, int], Value] = {}
+        self._sums: dict[str, Value] = {}  # index arithmetic of this block
         self._returns = "  ret void" if result == "void" else None
 
     index_dtype = int64
@@ -207,6 +220,7 @@ class Builder:
         self._lines.append(f"{label}:")
         self.block = label
         self._splats.clear()
+        self._sums.clear()
 
     def finish(self, value: Value | None = None) -> str:
         """End the function (returning `value`, if it returns one) and add it to its module.
@@ -624,6 +638,13 @@ class Builder:
         """An index as a value."""
         return i if isinstance(i, Value) else Value(str(i), int64)
 
+    def _once(self, text: str) -> Value:
+        """Index arithmetic, written once in a block."""
+        found = self._sums.get(text)
+        if found is None:
+            found = self._sums[text] = self.assign(text, int64)
+        return found
+
     def iadd(self, i: Index, j: Index) -> Index:
         """i + j."""
         if isinstance(i, int) and isinstance(j, int):
@@ -633,7 +654,7 @@ class Builder:
         if j == 0 and isinstance(j, int):
             return i
         a, c = self.index(i), self.index(j)
-        return self.assign(f"add nsw i64 {a.text}, {c.text}", int64)
+        return self._once(f"add nsw i64 {a.text}, {c.text}")
 
     def isub(self, i: Index, j: Index) -> Index:
         """i - j."""
@@ -653,7 +674,7 @@ class Builder:
         if isinstance(j, int) and j == 1:
             return i
         a, c = self.index(i), self.index(j)
-        return self.assign(f"mul nsw i64 {a.text}, {c.text}", int64)
+        return self._once(f"mul nsw i64 {a.text}, {c.text}")
 
     def idiv(self, i: Index, j: int) -> Index:
         """i // j, of indices that are not negative."""
@@ -747,6 +768,11 @@ class Builder:
         name = "llvm.memcpy.p0.p0.i64"
         self.module.declare(name, "void", ["ptr", "ptr", "i64", "i1"])
         self.line(f"call void @{name}(ptr {target}, ptr {source}, i64 {size}, i1 false)")
+
+    def clock(self) -> Value:
+        """The processor's counter of ticks."""
+        self.module.declare("llvm.readcyclecounter", "i64", [])
+        return self.assign("call i64 @llvm.readcyclecounter()", int64)
 
     def call_pointer(self, function: str, number: int, pointer: str) -> Value:
         """Call a function by its address: an integer and a pointer to an integer."""

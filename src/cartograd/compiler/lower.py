@@ -29,9 +29,11 @@ from .schedule import schedule
 from .tape import Load
 from .views import contiguous
 
-__all__ = ["ENTRY", "lower"]
+__all__ = ["ENTRY", "PROFILE", "lower"]
 
 ENTRY = "cartograd_main"
+PROFILE = "cartograd_profile"  # ticks spent in each kernel, in the order of their infos
+MOST_ARGUMENTS = 128  # of one kernel
 SHARED_WORK = 1 << 16  # steps on elements from which a kernel is shared among threads
 
 
@@ -311,6 +313,8 @@ class FunctionLowering:
         b = self.shared.module.function(self.name, ["table"], result="i64", public=self.entry)
         self.b = b
         self.pointers: dict[int, str] = {}
+        self.known: dict[Place, str] = {}  # of kernels, whose calls are no part of a branch
+        self.arguments: list[str] = []
         entries: set[int] = set(range(self.length))
         if not self.entry:
             main = b.load_pointer(b.offset("%table", self.main_entry, 8))
@@ -323,6 +327,7 @@ class FunctionLowering:
         self.host = b.load_pointer(self.pointers[self.runtime_entry])
         self.fails = False
         for k, kernel in enumerate(self.order):
+            self._start()
             if isinstance(kernel, Nest):
                 self._call_nest(kernel)
             elif isinstance(kernel, Opaque):
@@ -338,7 +343,10 @@ class FunctionLowering:
 
     def pointer(self, place: Place) -> str:
         """The pointer of a place."""
-        return self.b.offset(self.pointers[place.table], place.offset)
+        found = self.known.get(place)
+        if found is None:
+            found = self.known[place] = self.b.offset(self.pointers[place.table], place.offset)
+        return found
 
     def copy(self, source: str, target: str, node: Node) -> None:
         """Copy a buffer."""
@@ -419,7 +427,8 @@ class FunctionLowering:
         """Call a kernel, sharing its chunks among threads where that pays."""
         b = self.b
         shared = self.shared
-        if chunks < 2 or cost < SHARED_WORK or not shared.options.parallel:
+        few = len(pointers) + len(integers) <= MOST_ARGUMENTS
+        if chunks < 2 or cost < SHARED_WORK or not (shared.options.parallel and few):
             b.call(name, [*pointers, 0, chunks, *integers])
             return False
         job = f"{name}_job"
@@ -435,12 +444,16 @@ class FunctionLowering:
             ]
             inner.call(name, [*loaded, inner.integers["begin"], inner.integers["end"], *rest])
             inner.finish()
-        args = b.array(len(pointers) + len(integers), "ptr")
-        for k, pointer in enumerate(pointers):
-            b.store_pointer(pointer, b.offset(args, k, 8))
-        for k, value in enumerate(integers):
-            b.store(b.index(value), b.offset(args, len(pointers) + k, 8))
-        b.line(f"call void {self.parallel}(ptr @{job}, ptr {args}, i64 {chunks})")
+        count = len(pointers) + len(integers)
+        if not self.arguments:
+            self.arguments.append(b.array(MOST_ARGUMENTS, "ptr"))
+        while len(self.arguments) < count:
+            self.arguments.append(b.offset(self.arguments[0], len(self.arguments), 8))
+        for pointer, place in zip(pointers, self.arguments, strict=False):
+            b.store_pointer(pointer, place)
+        for value, place in zip(integers, self.arguments[len(pointers) :], strict=False):
+            b.store(b.index(value), place)
+        b.line(f"call void {self.parallel}(ptr @{job}, ptr {self.arguments[0]}, i64 {chunks})")
         return True
 
     def _call_host(self, node: Node, operands: Sequence[Operand], outputs: Sequence[Node]) -> None:
@@ -473,12 +486,28 @@ class FunctionLowering:
         self, name: str, kind: str, nodes: Sequence[Node], flops: int, moved: int, chunks: int,
         parallel: bool,
     ) -> None:  # fmt: skip
+        self._stop(len(self.shared.infos))
         origins: dict[Origin, None] = {}
         for node in nodes:
             origins[node.origin] = None
         self.shared.infos.append(
             KernelInfo(name, kind, flops, moved, chunks, parallel, tuple(nodes), tuple(origins))
         )
+
+
+    def _start(self) -> None:
+        """Look at the clock before a kernel, if profiling."""
+        self.began = self.b.clock() if self.shared.options.profile else None
+
+    def _stop(self, number: int) -> None:
+        """Add the ticks since the last look to a kernel's count."""
+        if self.began is not None:
+            b = self.b
+            now = b.clock()
+            place = b.offset(f"@{PROFILE}", number, 8)
+            spent = b.sub(now, self.began)
+            b.store(b.add(b.load_index(place), spent), place)
+            self.began = now
 
 
 def nest_nodes(nest: Nest) -> tuple[Node, ...]:
@@ -526,6 +555,8 @@ def lower(
     shared = Shared(Module(), cpu, options or Options())
     main = FunctionLowering(shared, graph, states, assigned or {}, donated, ENTRY, entry=True)
     function = main.run()
+    if shared.options.profile:
+        shared.module.zeros(PROFILE, len(shared.infos))
     results = [k for k in range(len(graph.outputs)) if k not in main.assigned]
     return NativeProgram(
         shared.module.text(),

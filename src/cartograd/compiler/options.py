@@ -16,7 +16,7 @@ class Options:
 
     interpret: run the graph with NumPy instead of native code. off: names of rewrites not to do.
     fuse: compute several values in one loop nest. reuse: let buffers share memory. parallel: share
-    work among threads. check: called with (pass, graph before, graph after) after every rewrite.
+    work among threads. profile: count the clock's ticks in every kernel. check: called with (pass, graph before, graph after) after every rewrite.
 
     >>> Options().fuse
     True
@@ -27,4 +27,5 @@ class Options:
     fuse: bool = True
     reuse: bool = True
     parallel: bool = True
+    profile: bool = False
     check: Callable[[str, Graph, Graph], None] | None = None

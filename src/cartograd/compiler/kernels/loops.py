@@ -23,7 +23,8 @@ from ..views import Affine
 
 __all__ = ["NestCode", "collapse", "emit_nest", "nest_key"]
 
-UNROLL = 4  # accumulators of a reduction's innermost loop
+UNROLL = 4  # accumulators of a reduction's innermost loop, if its body is short
+SHORT = 8  # steps of a short body: a longer one hides the time that an addition takes
 SIZED = 1 << 13  # elements of one chunk of a nest whose size is given when it runs
 CHUNK = 1 << 15  # work of one chunk: about as many steps on elements
 MOST_CHUNKS = 64
@@ -477,6 +478,7 @@ class _StageEmitter:
         self.values = nest.values[number]
         self.accumulators: list[list[Variable]] = []
         self.turn = 0
+        self.unroll = self._unroll()
 
     def _best(self) -> int | None:
         """The loop to make vectors along, if there is one."""
@@ -516,6 +518,19 @@ class _StageEmitter:
         self._evaluate(-1)
         self._loops(0)
 
+    def _unroll(self) -> int:
+        """How many accumulators the innermost reduced loop has."""
+        if not self.reducing or not self.order or self.order[-1] < self.kept:
+            return 1
+        var = self.order[-1]
+        n = self.stage.extents[var] // (self.n.lanes if var == self.vector else 1)
+        body = sum(
+            step.op.flops if isinstance(step, Apply) else 1
+            for step, level in zip(self.stage.tape.steps, self.levels, strict=True)
+            if level == len(self.order) - 1 and not isinstance(step, Fill)
+        )
+        return UNROLL if n >= 2 * UNROLL and body <= SHORT else 1
+
     def _evaluate(self, level: int) -> None:
         """The steps that are known from this loop on."""
         known = self.n.invariant[self.number]
@@ -546,7 +561,7 @@ class _StageEmitter:
         var = self.order[depth]
         n = self.stage.extents[var]
         last = depth == len(self.order) - 1
-        unroll = UNROLL if last and var >= self.kept else 1
+        unroll = self.unroll if last and var >= self.kept else 1
 
         def body() -> None:
             self._evaluate(depth)
@@ -587,7 +602,7 @@ class _StageEmitter:
             assert root.reducer is not None
             dtype = register_dtype(root.buffer.dtype)
             start = self.b.const(root.reducer.start(root.buffer.dtype), dtype, lanes)
-            self.accumulators.append([self.b.variable(dtype, lanes, start) for _ in range(UNROLL)])
+            self.accumulators.append([self.b.variable(dtype, lanes, start) for _ in range(self.unroll)])
 
     def _element(self) -> None:
         """Everything for one element (or vector of them)."""
@@ -615,9 +630,10 @@ class _StageEmitter:
         for root, variables in zip(self.reducing, self.accumulators, strict=True):
             assert root.reducer is not None
             combine = root.reducer.combine
-            first = combine(b, b.get(variables[0]), b.get(variables[1]))
-            second = combine(b, b.get(variables[2]), b.get(variables[3]))
-            total = combine(b, first, second)
+            parts = [b.get(variable) for variable in variables]
+            while len(parts) > 1:
+                parts = [combine(b, x, y) for x, y in zip(parts[::2], parts[1::2], strict=True)]
+            total = parts[0]
             if across:
                 total = _across(b, total, combine)
             if root.kept <= self.outer:
