@@ -30,8 +30,8 @@ class BitsSpec:
     count: int
 
 
-def philox_words(b: Builder, key: Value, draw: Value, group: Value) -> Value:
-    """32 uint32 words of a draw, in order from 32 * group on.
+def philox_words(b: Builder, key: Value, draw: Value, group: Value) -> list[Value]:
+    """32 uint32 words of a draw in order from 32 * group on, eight to a vector.
 
     `key` and `draw` are the uint64 scalars of a generator's state, `group` is an int64. The ten
     rounds are a loop: unrolled they take three times as long to compile, and run no faster.
@@ -50,9 +50,7 @@ def philox_words(b: Builder, key: Value, draw: Value, group: Value) -> Value:
             _round(b, half, k0, k1)
         b.set(keys[0], b.add(k0, _W0))
         b.set(keys[1], b.add(k1, _W1))
-    words = [_in_order(b, half) for half in halves]
-    both = b.shuffle(words[0], words[1], range(4 * _LANES))
-    return b.assign(f"bitcast {both.type} {both.text} to <{_WORDS} x i32>", uint32, _WORDS)
+    return [words for half in halves for words in _in_order(b, half)]
 
 
 def _round(b: Builder, words: list[Variable], k0: Value, k1: Value) -> None:
@@ -68,12 +66,15 @@ def _round(b: Builder, words: list[Variable], k0: Value, k1: Value) -> None:
         b.set(word, value)
 
 
-def _in_order(b: Builder, words: list[Variable]) -> Value:
-    """The words of every counter side by side, two to a lane."""
+def _in_order(b: Builder, words: list[Variable]) -> list[Value]:
+    """The words of all counters of a set, those of each side by side."""
     c0, c1, c2, c3 = (b.get(word) for word in words)
     low = b.or_(b.and_(c0, _LOW), b.shl(c1, 32))
     high = b.or_(b.and_(c2, _LOW), b.shl(c3, 32))
-    return b.shuffle(low, high, [k // 2 + k % 2 * _LANES for k in range(2 * _LANES)])
+    pairs = [k // 2 + k % 2 * _LANES for k in range(2 * _LANES)]
+    found = [b.shuffle(low, high, pairs[k : k + _LANES]) for k in (0, _LANES)]
+    lanes = 2 * _LANES
+    return [b.assign(f"bitcast {x.type} {x.text} to <{lanes} x i32>", uint32, lanes) for x in found]
 
 
 def emit_random_bits(module: Module, name: str, spec: BitsSpec) -> KernelCode:
@@ -91,9 +92,18 @@ def emit_random_bits(module: Module, name: str, spec: BitsSpec) -> KernelCode:
         full = b.cmp("lt", group, whole)
         if whole:
             with b.when(full):
-                b.store(words, at)
+                _store(b, words, at, _WORDS)
         if tail:
             with b.when(b.not_(full)):
-                b.store(words, at, mask=b.mask(tail, _WORDS))
+                _store(b, words, at, tail)
     b.finish()
     return KernelCode(((name, chunks),), 0, 20 * spec.count, 4 * spec.count)
+
+
+def _store(b: Builder, words: list[Value], at: str, count: int) -> None:
+    """Write the first `count` words."""
+    for k, piece in enumerate(words):
+        left = count - k * piece.lanes
+        if left > 0:
+            mask = b.mask(left, piece.lanes) if left < piece.lanes else None
+            b.store(piece, b.offset(at, k * piece.lanes, 4), mask=mask)
