@@ -7,6 +7,7 @@ gives the operands as strided views of memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from math import copysign
 from typing import Any
 
 from ..graph import Node
@@ -173,7 +174,7 @@ def _scatter(node: Node, operands: list[Operand], outputs: list[Node], add: bool
     if any(0 in x.shape for x in node.inputs):
         return None
     x, updates = node.inputs[:2]
-    zero = x.op is FULL and x.params["fill"] == 0
+    zero = x.op is FULL and x.params["fill"] == 0 and copysign(1.0, x.params["fill"]) > 0
     places, used = _places(node.inputs[2:], operands[2:])
     base = None if zero else _strided(x, operands[0])
     spec = ScatterSpec(
