@@ -20,6 +20,7 @@ fast is few functions and few instructions: a small kernel that is called once i
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -307,7 +308,7 @@ class NativeCode:
 
     def __del__(self) -> None:
         library, self._library = getattr(self, "_library", None), None
-        if library is not None:
+        if library is not None and not sys.is_finalizing():  # at exit LLVM may be gone before
             library.close()
 
 

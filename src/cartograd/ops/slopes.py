@@ -221,16 +221,16 @@ def pow_derivative(x: Array, y: Array, *, n: int, m: int) -> Array:
         factor = factor * log + (polynomial(c, y) if c else 0.0)
     d, error = _difference(y, np.full_like(y, n))
     power = np.power(x, d)
-    correction = np.where(error == 0.0, 0.0, error * log)  # x**error, less 1
+    drift = np.where((error == 0.0) | np.isinf(log), 0.0, error * log)  # log of x**error
     value = factor * power
-    value = np.where(np.isfinite(value), value + value * correction, value)
+    value = np.where(np.isfinite(value), value + value * np.expm1(drift), value)
     # Where the power alone leaves the range of a double, take it in two halves.
     size = np.abs(power)
     far = ((size <= 1e-290) | (size == np.inf)) & np.isfinite(x) & (x != 0)
     if far.any():
         half = np.power(np.abs(x), 0.5 * d)
         odd = (x < 0) & (np.fmod(np.abs(d), 2.0) == 1.0)
-        wide = (np.where(odd, -factor, factor) * (1.0 + correction)) * half * half
+        wide = (np.where(odd, -factor, factor) * np.exp(drift)) * half * half
         value = np.where(far, wide, value)
     value = np.where(np.isinf(y) & (power == 0.0), 0.0, value)
     if m == 0:
