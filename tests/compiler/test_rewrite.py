@@ -568,6 +568,27 @@ def test_the_way_back_of_a_loop_computes_no_product_again() -> None:
     assert count(plain, "contract") - count(found, "contract") == 2
 
 
+def test_loops_inside_loops_join_and_keep() -> None:
+    w = cg.asarray(0.1 * np.arange(9, dtype=np.float32).reshape(3, 3))
+
+    def loss(w: Any, xs: Any) -> Any:
+        def step(c: Any, x: Any) -> Any:
+            return cg.tanh(c @ w + x), c
+
+        def outer(c: Any, x: Any) -> Any:
+            last, rows = cg.scan(step, c, x)
+            return last + rows[0], None
+
+        return cg.sum(cg.scan(outer, xs[0, 0], xs)[0])
+
+    graph = cg.trace(cg.value_and_grad(loss))(w, cg.ones((4, 5, 2, 3)))
+    sample = values(graph, special=False)
+    plain = rewrite(graph, off=frozenset({"join", "keep"})).graph
+    found = rewrite(graph, check=agree(sample, tolerance=1e3)).graph
+    assert count(found, "scan") < count(plain, "scan")
+    assert count(found, "contract") < count(plain, "contract")
+
+
 def test_a_checkpoint_is_computed_again() -> None:
     def loss(f: Callable[..., Any]) -> Callable[..., Any]:
         return lambda x: cg.sum(cg.exp(f(x)) * x)

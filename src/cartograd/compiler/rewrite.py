@@ -8,7 +8,7 @@ beyond the order in which a sum is added up: its rounding, and the sign of one t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -18,11 +18,11 @@ from ..errors import UsageError
 from ..evaluate import run
 from ..graph import Graph, Node, Origin, set_mode
 from .rewrites.algebra import ALGEBRA, PERMUTED
-from .rewrites.loops import LOOPS
+from .rewrites.loops import DESCEND, LOOPS
 from .rewrites.masks import INTO, MASKS
 from .rewrites.scans import join_rule, keep_rule
 from .rewrites.shapes import PAD_LAST, SHAPES, SWAP
-from .rewrites.walk import FOLD, Rule, Walk, count_uses
+from .rewrites.walk import FOLD, Rule, Walk, count_uses, nested
 
 __all__ = ["PASSES", "RULES", "Applied", "Rewritten", "agree", "rewrite"]
 
@@ -92,7 +92,7 @@ def keep(graph: Graph, notes: Notes) -> Graph:
 def _with(graph: Graph, notes: Notes, rule: Rule | None) -> Graph:
     if rule is None:
         return graph
-    walk = Walk((rule,), notes.off, notes.counts, notes.origins, regions=notes.regions)
+    walk = Walk((rule, DESCEND), notes.off, notes.counts, notes.origins, regions=notes.regions)
     return walk.graph(graph)
 
 
@@ -181,16 +181,6 @@ def agree(*samples: Sequence[Array], tolerance: float = 64.0) -> Check:
                     raise UsageError(f"the pass {name} changed output {k}: {old} became {new}")
 
     return check
-
-
-def nested(graph: Graph) -> Iterator[Graph]:
-    """A graph, and every graph that its nodes hold."""
-    stack = [graph]
-    while stack:
-        inner = stack.pop()
-        yield inner
-        for node in inner.nodes:
-            stack += [value for value in node.params.values() if isinstance(value, Graph)]
 
 
 def _close(old: Array, new: Array, tolerance: float) -> bool:

@@ -17,7 +17,7 @@ from ...ops.movement import broadcast, reshape
 from ...ops.op import CONSTANT, FULL, OUTPUT, Op, full, input_node
 from .walk import FEW, Found, Rule, Walk, count_uses
 
-__all__ = ["LOOPS"]
+__all__ = ["DESCEND", "LOOPS"]
 
 Params = Mapping[str, Any]
 Nodes = tuple[Node, ...]
@@ -77,8 +77,23 @@ def _walked(w: Walk, outputs: Sequence[Node], known: dict[Node, Found]) -> list[
     if w.uses:  # a pass that counts them
         inner.uses = count_uses(nodes, outputs)
     found = inner.walk(nodes, known)
-    w.regions.update(inner.regions)
     return [cast("Node", found[y]) for y in outputs]
+
+
+def _descend(w: Walk, op: Op, inputs: Nodes, params: Params, aval: Any) -> Found:
+    """An op that holds graphs, with these walked and nothing else changed."""
+    found = {
+        key: Graph(
+            value.inputs,
+            _walked(
+                w, value.outputs, dict[Node, Found](zip(value.inputs, value.inputs, strict=True))
+            ),
+        )
+        if isinstance(value, Graph)
+        else value
+        for key, value in params.items()
+    }
+    return w.intern(op, inputs, found, aval)
 
 
 def _reached(outputs: Iterable[Node]) -> set[Node]:
@@ -326,6 +341,7 @@ def _cond(w: Walk, op: Op, inputs: Nodes, params: Params, aval: Any) -> tuple[No
     return _picked(w, node, {k: at for at, k in enumerate(live)}, {}, len(then.outputs))
 
 
+DESCEND = Rule("descend", _descend, (scan, while_loop, cond))
 LOOPS = (
     Rule("inline", _inline, (call, custom)),
     Rule("scan", _scan, (scan,)),

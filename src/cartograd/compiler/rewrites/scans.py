@@ -9,13 +9,13 @@ a checkpoint.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 from ...graph import Graph, Node, toposort
 from ...ops.control import scan
 from ...ops.op import OUTPUT, Op, input_node
-from .walk import Found, Rule, Walk, key_of
+from .walk import Found, Rule, Walk, key_of, nested
 
 __all__ = ["join_rule", "keep_rule"]
 
@@ -24,8 +24,9 @@ Nodes = tuple[Node, ...]
 CHEAP = frozenset({"elementwise", "movement", "leaf", "creation"})
 
 
-def _scans(graph: Graph) -> list[Node]:
-    return [node for node in graph.nodes if node.op is scan]
+def _scans(graph: Graph) -> list[list[Node]]:
+    """The scans of a graph and of those that its nodes hold, graph by graph."""
+    return [[node for node in inner.nodes if node.op is scan] for inner in nested(graph)]
 
 
 @dataclass(slots=True)
@@ -70,9 +71,28 @@ def join_rule(graph: Graph) -> Rule | None:
 
     The second of two may only use what the first uses too.
     """
-    leaders: dict[Any, list[Node]] = {}
     partner: dict[Node, list[Node]] = {}
-    for node in _scans(graph):
+    for nodes in _scans(graph):
+        _pair(nodes, partner)
+    if not partner:
+        return None
+
+    def apply(w: Walk, op: Op, inputs: Nodes, params: Params, aval: Any) -> Found | None:
+        source = w.source
+        if source is None:
+            return None
+        known = w.state.get((join_rule, source))
+        if known is not None or source not in partner:
+            return known
+        return _join(w, source, partner[source], inputs)
+
+    return Rule("join", apply, (scan,))
+
+
+def _pair(nodes: Sequence[Node], partner: dict[Node, list[Node]]) -> None:
+    """Add to `partner` the scans among `nodes` that begin like one before, under that one."""
+    leaders: dict[Any, list[Node]] = {}
+    for node in nodes:
         p = node.params
         start = tuple([x for _, x in Parts.of(node, node.inputs).carries])
         known = leaders.setdefault((p["length"], p["reverse"], start), [])
@@ -81,34 +101,17 @@ def join_rule(graph: Graph) -> Rule | None:
             known.append(node)
         else:
             partner.setdefault(first, []).append(node)
-    if not partner:
-        return None
-    joined: dict[Node, tuple[Node, ...]] = {}
-
-    def apply(w: Walk, op: Op, inputs: Nodes, params: Params, aval: Any) -> Found | None:
-        source = w.source
-        if source is None:
-            return None
-        if source in joined:
-            return joined[source]
-        if source not in partner:
-            return None
-        outer = dict(zip(source.inputs, inputs, strict=True))
-        return _join(w, source, partner[source], outer, joined)
-
-    return Rule("join", apply, (scan,))
 
 
 def _join(
     w: Walk,
     first: Node,
     others: Sequence[Node],
-    outer: Mapping[Node, Node],
-    joined: dict[Node, tuple[Node, ...]],
+    inputs: Nodes,
 ) -> Found | None:
     """One scan for `first` and those of `others` whose carries it computes."""
     n = first.params["carries"]
-    parts = Parts.of(first, tuple([outer[x] for x in first.inputs]))
+    parts = Parts.of(first, inputs)
     own = Parts.of(first, first.inputs)
     inner = w.inner()
     body: Graph = first.params["body"]
@@ -143,37 +146,27 @@ def _join(
         return None
     new = _scan_node(w, parts, outs, first.params)
     for node, at in places.items():
-        joined[node] = _outputs(w, new, at)
+        w.state[join_rule, node] = _outputs(w, new, at)
     return _outputs(w, new, range(len(body.outputs)))
 
 
 # --- keeping --------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class Kept:
-    """What a scan hands out for later ones, and which nodes of their bodies these are."""
-
-    extra: list[Node] = field(default_factory=list[Node])
-    stacks: dict[Node, Node] = field(default_factory=dict[Node, Node])  # once it was made
-
-
 def keep_rule(graph: Graph, regions: Mapping[Node, int]) -> Rule | None:
     """A rule by which a scan hands out what a later one computes again; None if there is none."""
-    scans = set(_scans(graph))
-    kept: dict[Node, Kept] = {}
+    kept: dict[Node, list[Node]] = {}  # of a scan, the nodes of its body that it hands out
     plans: dict[Node, tuple[Node, dict[Node, Node]]] = {}
-    for node in _scans(graph):
-        sources = {
-            x.inputs[0] for _, x in Parts.of(node, node.inputs).rows if x.op is OUTPUT
-        } & scans
-        for first in sorted(sources, key=lambda x: x.id):
-            again = _again(first, node, regions)
-            if again:
-                own = kept.setdefault(first, Kept())
-                own.extra += [y for y in dict.fromkeys(again.values()) if y not in own.extra]
-                plans[node] = (first, again)
-                break
+    for nodes in _scans(graph):
+        for node in nodes:
+            rows = [x for _, x in Parts.of(node, node.inputs).rows if x.op is OUTPUT]
+            for first in sorted({x.inputs[0] for x in rows} & set(nodes), key=lambda x: x.id):
+                again = _again(first, node, regions)
+                if again:
+                    own = kept.setdefault(first, [])
+                    own += [y for y in dict.fromkeys(again.values()) if y not in own]
+                    plans[node] = (first, again)
+                    break
     if not plans:
         return None
 
@@ -183,23 +176,23 @@ def keep_rule(graph: Graph, regions: Mapping[Node, int]) -> Rule | None:
             return None
         parts = Parts.of(source, inputs)
         body: Graph = params["body"]
-        count = len(body.outputs)
-        outs = [*body.outputs, *(kept[source].extra if source in kept else ())]
+        known = dict[Node, Found](zip(body.inputs, body.inputs, strict=True))
         if source in plans:
             first, again = plans[source]
-            known = dict[Node, Found](zip(body.inputs, body.inputs, strict=True))
+            stacks: dict[Node, Node] = w.state[keep_rule, first]
             for y in dict.fromkeys(again.values()):
                 x = input_node(y.shape, y.dtype)
-                parts.rows.append((x, kept[first].stacks[y]))
+                parts.rows.append((x, stacks[y]))
                 known.update({node: x for node, of in again.items() if of is y})
-            # Walked without rules: only what the rows stand for is left out.
-            walked = w.inner().walk(toposort(outs, until=known.keys()), known)
-            outs = [cast("Node", walked[y]) for y in outs]
-        new = _scan_node(w, parts, outs, params)
-        w.counts["keep"] = w.counts.get("keep", 0) + len(outs) - count
-        if source in kept:
-            own = kept[source]
-            own.stacks = {y: w(OUTPUT, new, index=count + k) for k, y in enumerate(own.extra)}
+        extra = kept.get(source, [])
+        outs = [*body.outputs, *extra]
+        walked = w.inner().walk(toposort(outs, until=known.keys()), known)
+        new = _scan_node(w, parts, [cast("Node", walked[y]) for y in outs], params)
+        count = len(body.outputs)
+        w.counts["keep"] = w.counts.get("keep", 0) + len(extra)
+        w.state[keep_rule, source] = {
+            y: w(OUTPUT, new, index=count + k) for k, y in enumerate(extra)
+        }
         return _outputs(w, new, range(count))
 
     return Rule("keep", apply, (scan,))
@@ -217,6 +210,8 @@ def _again(first: Node, second: Node, regions: Mapping[Node, int]) -> dict[Node,
     for node, of in same.items():
         if node.op.family in CHEAP or of in regions or not node.inputs or node.avals is not None:
             continue
+        if node.op is OUTPUT:  # of a loop inside: what it keeps would be kept for every step
+            continue
         while True:  # what is made of it alone can be kept as well
             users = uses.get(node, [])
             if len(users) != 1 or users[0] not in same or users[0].shape != node.shape:
@@ -225,7 +220,8 @@ def _again(first: Node, second: Node, regions: Mapping[Node, int]) -> dict[Node,
                 break
             node = users[0]
         found[node] = same[node]
-    return found
+    reached = set(toposort(body.outputs, until=found))
+    return {node: of for node, of in found.items() if node in reached}
 
 
 def _repeats(first: Node, second: Node) -> dict[Node, Node]:

@@ -8,7 +8,7 @@ everything that can be seen from a node's inputs.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from ...errors import CartogradError
 from ...graph import NO_PARAMS, Aval, Graph, Node, Origin, Shape
 from ...ops.op import CONSTANT, FULL, OUTPUT, PARAMETER, Op, full, quiet
 
-__all__ = ["Rule", "Walk", "count_uses", "fill_of", "key_of", "size_of"]
+__all__ = ["Rule", "Walk", "count_uses", "fill_of", "key_of", "nested", "size_of"]
 
 Array = np.ndarray[Any, Any]
 Params = Mapping[str, Any]
@@ -64,7 +64,23 @@ def bits(value: Any) -> Any:
         return tuple([bits(v) for v in value])
     if kind is float:
         return struct.pack("d", value)
-    return kind, value
+    return graph_key(value) if kind is Graph else (kind, value)
+
+
+def graph_key(graph: Graph) -> Any:
+    """A graph as a key: equal for graphs of the same ops in the same order."""
+    number = {x: k for k, x in enumerate(graph.inputs)}
+    parts: list[Any] = [tuple([x.aval for x in graph.inputs])]
+    for node in graph.nodes:
+        if node in number:
+            continue
+        number[node] = len(number)
+        if node.inputs:
+            params = [bits(node.params[key]) for key in sorted(node.params)]
+            parts.append((node.op, tuple([number[x] for x in node.inputs]), *params))
+        else:
+            parts.append(key_of(node, ()))
+    return tuple(parts), tuple([number[y] for y in graph.outputs])
 
 
 def key_of(node: Node, inputs: tuple[Node, ...]) -> Any:
@@ -88,6 +104,16 @@ def op_key(op: Op, inputs: tuple[Node, ...], params: Params) -> tuple[Any, ...]:
         return op, inputs
     names = params if len(params) < 2 else sorted(params)
     return (op, inputs, *[bits(params[name]) for name in names])
+
+
+def nested(graph: Graph) -> Iterator[Graph]:
+    """A graph, and every graph that its nodes hold."""
+    stack = [graph]
+    while stack:
+        inner = stack.pop()
+        yield inner
+        for node in inner.nodes:
+            stack += [value for value in node.params.values() if isinstance(value, Graph)]
 
 
 def count_uses(nodes: Sequence[Node], outputs: Sequence[Node]) -> dict[Node, int]:
@@ -116,7 +142,7 @@ class Walk:
 
     `region` is the checkpointed call being inlined: its nodes are shared with no others, so that
     what is to be computed again on the way back is not kept instead. `uses` says how often a node
-    of the graph walked is used, where that is known.
+    of the graph walked is used, where that is known. `state` is for rules to remember things in.
     """
 
     rules: Sequence[Rule]
@@ -128,6 +154,7 @@ class Walk:
     regions: dict[Node, int] = field(default_factory=dict[Node, int])
     tables: dict[Op, list[Rule]] = field(default_factory=dict[Op, list[Rule]])
     used: dict[Node, set[int]] = field(default_factory=dict[Node, set[int]])
+    state: dict[Any, Any] = field(default_factory=dict[Any, Any])
     source: Node | None = None
     region: int = 0
 
@@ -269,7 +296,10 @@ class Walk:
 
     def inner(self) -> Walk:
         """A walk with the same rules for a graph inside: nothing is shared between the two."""
-        return Walk(self.rules, self.off, self.counts, self.origins, tables=self.tables)
+        return Walk(
+            self.rules, self.off, self.counts, self.origins,
+            regions=self.regions, tables=self.tables,
+        )  # fmt: skip
 
     def graph(self, graph: Graph) -> Graph:
         """A whole graph, walked: the same inputs, outputs one to one."""
