@@ -108,22 +108,24 @@ class _Windows:
         return lanes
 
     def row(self, body: Callable[[Index, int, bool], None]) -> None:
-        """Call `body(place, lanes, whole)` along a row; `whole` if the windows are inside."""
+        """Call `body(place, lanes, whole)` along a row; `whole` if the windows are inside.
+
+        The last vector may repeat some places.
+        """
         b = self.b
         first, last = self.spec.inner
-        count = last - first
         lanes = self.width
-        whole = first + count // lanes * lanes
-        pieces = [(0, first, 1, False), (first, whole, lanes, True)]
-        if whole < last:  # the last vector repeats some places
-            pieces.append((last - lanes, last, lanes, True))
-        pieces.append((last, self.spec.places[-1], 1, False))
-        for start, stop, width, inside in pieces:
-            if stop - start == width:
-                body(start, width, inside)
-            elif stop > start:
-                with b.loop(start, stop, width) as p:
-                    body(p, width, inside)
+        if last - first == lanes:
+            body(first, lanes, True)
+        elif last > first:
+            with b.loop(first, last, lanes) as p:
+                body(p if (last - first) % lanes == 0 else b.imin(p, last - lanes), lanes, True)
+        outside = first + self.spec.places[-1] - last
+        if outside:
+            with b.loop(0, outside) as i:
+                right = b.cmp("ge", i, first)
+                p = b.select(right, b.index(b.iadd(i, last - first)), i)
+                body(p, 1, False)
 
     def elements(
         self, lead: Sequence[Index], places: Sequence[Index], lanes: int, whole: bool, body: Element
@@ -361,69 +363,62 @@ class _Back:
     """Writes the gradient of one plane."""
 
     def __init__(self, b: Builder, spec: WindowSpec, lanes: int, hits: bool) -> None:
-        self.b, self.spec = b, spec
+        self.b, self.spec, self.lanes = b, spec, lanes
         self.windows = _Windows(b, spec, lanes)
         self.outputs = [("out", spec.x.dtype), *([("hits", bool_)] if hits else [])]
-        self.tiled = all(d == 1 for d in spec.dilation) and all(
+        tiled = all(d == 1 for d in spec.dilation) and all(
             k == s and n == k * p and not (lo or hi)
             for k, s, n, p, (lo, hi) in zip(
                 spec.window, spec.strides, spec.sizes, spec.places, spec.padding, strict=True
             )
         )  # fmt: skip
+        # Windows side by side, two wide, are written whole, as two vectors zipped together.
+        self.side_by_side = tiled and spec.window[-1] == 2 and self.windows.width > 1
+        # Else the places of a row's maxima are kept until the row is done: a load from x soon
+        # after a store to the result at a distance of 4096 bytes would wait for it.
+        self.kept = "" if self.side_by_side else b.stack(spec.places[-1] * 8)
 
     def emit(self, plane: Index) -> None:
         b, spec = self.b, self.spec
         size = prod(spec.sizes)
         self.base = b.imul(plane, size)
         lead = unravel(b, plane, spec.lead)
-        apart = self.tiled and spec.window[-1] == 2 and self.windows.width > 1
-        if not apart:
+        if not self.side_by_side:
             for name, dtype in self.outputs:
-                kind = register_dtype(dtype)
-                start = b.offset(b.params[name], self.base, dtype.itemsize)
-                with b.loop(0, size) as i:
-                    b.store(b.const(0, kind), b.offset(start, i, dtype.itemsize), dtype)
+                self._zero(b.offset(b.params[name], self.base, dtype.itemsize), dtype, size)
         with nest(b, [(0, n) for n in spec.places[:-1]]) as places:
 
             def some(p: Index, lanes: int, whole: bool) -> None:
                 at = [*places, p]
                 _, offset = self.windows.best(lead, at, lanes, whole)
-                if apart:
+                if self.side_by_side:
                     self._spread(lead, at, offset)
                 else:
-                    self._scatter(lead, at, offset)
+                    b.store(_index(self.windows, at, offset), b.offset(self.kept, p, 8))
 
-            if apart:
-                self.windows.row(some)
-            else:
-                self._in_order(some)
+            self.windows.row(some)
+            if not self.side_by_side:
+                self._scatter(lead, places)
 
-    def _in_order(self, some: Callable[[Index, int, bool], None]) -> None:
-        """Each place once and in order, as sums demand."""
-        first, last = self.spec.inner
-        lanes = self.windows.width
-        whole = first + (last - first) // lanes * lanes
-        pieces = [
-            (0, first, 1, False), (first, whole, lanes, True), (whole, last, 1, True),
-            (last, self.spec.places[-1], 1, False),
-        ]  # fmt: skip
-        for start, stop, width, inside in pieces:
-            if stop > start:
-                with self.b.loop(start, stop, width) as p:
-                    some(p, width, inside)
+    def _zero(self, start: str, dtype: DType, size: int) -> None:
+        b, kind = self.b, register_dtype(dtype)
+        whole = size // self.lanes * self.lanes
+        for lanes, first, last in ((self.lanes, 0, whole), (1, whole, size)):
+            if last > first:
+                with b.loop(first, last, lanes) as i:
+                    zero = b.const(0, kind, lanes)
+                    b.store(zero, b.offset(start, i, dtype.itemsize), dtype)
 
-    def _cotangent(self, lead: Sequence[Index], places: Sequence[Index], lane: int) -> str:
+    def _cotangent(self, lead: Sequence[Index], places: Sequence[Index]) -> str:
         b, y = self.b, self.spec.y
-        at = dot(b, (*lead, *places[:-1], b.iadd(places[-1], lane)), y.strides)
-        return b.offset(b.params["y"], at, y.dtype.itemsize)
+        return b.offset(b.params["y"], dot(b, (*lead, *places), y.strides), y.dtype.itemsize)
 
-    def _scatter(self, lead: Sequence[Index], places: Sequence[Index], offset: Value) -> None:
-        """Add one cotangent after the other."""
+    def _scatter(self, lead: Sequence[Index], places: Sequence[Index]) -> None:
+        """Add the cotangents of a row, one after the other."""
         b, dtype = self.b, self.spec.x.dtype
-        index = _index(self.windows, places, offset)
-        for lane in range(offset.lanes):
-            ct = b.load(self._cotangent(lead, places, lane), self.spec.y.dtype)
-            at = b.iadd(self.base, b.extract(index, lane))
+        with b.loop(0, self.spec.places[-1]) as p:
+            ct = b.load(self._cotangent(lead, [*places, p]), self.spec.y.dtype)
+            at = b.iadd(self.base, b.load(b.offset(self.kept, p, 8), int64))
             for name, kind in self.outputs:
                 pointer = b.offset(b.params[name], at, kind.itemsize)
                 if name == "hits":
@@ -454,9 +449,11 @@ class _Back:
     def _vector(self, lead: Sequence[Index], places: Sequence[Index], lanes: int) -> Value:
         """The cotangents of neighbouring places."""
         b, y = self.b, self.spec.y
-        if y.strides[-1] == 1:
-            return b.load(self._cotangent(lead, places, 0), y.dtype, lanes)
+        start, stride = self._cotangent(lead, places), y.strides[-1]
+        if stride == 1:
+            return b.load(start, y.dtype, lanes)
         x = b.undefined(self.windows.dtype, lanes)
         for lane in range(lanes):
-            x = b.insert(x, b.load(self._cotangent(lead, places, lane), y.dtype), lane)
+            one = b.load(b.offset(start, lane * stride * y.dtype.itemsize), y.dtype)
+            x = b.insert(x, one, lane)
         return x
