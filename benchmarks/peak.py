@@ -139,7 +139,7 @@ def peak_flops(threads: int) -> float:
 
 
 def _together(work: Callable[[int], None], threads: int) -> float:
-    """The least of many tries of the seconds from the first thread's start to the last one's end."""
+    """Seconds from the first thread's start to the last one's end, the least of many tries."""
     best = float("inf")
     for _ in range(ROUNDS):
         gate = threading.Barrier(threads)

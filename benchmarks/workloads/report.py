@@ -152,8 +152,8 @@ def page(described: list[str], chosen: Sequence[Workload], texts: list[str], end
     about = (
         "One run of `benchmarks/steps.py`: whole training steps (forward, backward, update; "
         "float32), each library in processes of its own, in turn; medians over rounds. `faster` is "
-        "the best peer's step over Cartograd's, taken within each round, below 1 where a peer wins; `floor` "
-        "is the larger of FLOPs and bytes over the measured ceilings."
+        "the best peer's step over Cartograd's, taken within each round, below 1 where it loses; "
+        "`floor` is the larger of FLOPs and bytes over the measured ceilings."
     )
     names = "\n".join(f"- {w.name}: {w.about}" for w in chosen)
     parts = ["# Training steps, measured", "\n".join(described), about, *texts, names, end]
