@@ -11,7 +11,7 @@ from typing import Any
 
 from ...dtype import float32, float64
 from .common import between, horner
-from .exponential import exponential
+from .exponential import decay
 
 __all__ = ["erf", "erfc", "gaussian", "normal_cdf", "normal_density"]
 
@@ -73,7 +73,7 @@ def _curve(b: Any, x: Any, rate: float, factor: Any) -> Any:
     """factor * exp(-rate x**2), the square in two parts; `rate` is a power of two."""
     square = b.mul(x, x)
     error = b.fma(x, x, b.neg(square))
-    return exponential(b, b.mul(square, -rate), b.mul(error, -rate), factor)
+    return decay(b, b.mul(square, -rate), b.mul(error, -rate), factor)
 
 
 def _tail(b: Any, a: Any, centre: Any, table: Any) -> Any:

@@ -22,6 +22,7 @@ __all__ = [
     "is_zero",
     "power_of_two",
     "scale",
+    "shrink",
 ]
 
 Table = Mapping[DType, Sequence[float]]
@@ -77,10 +78,10 @@ def is_zero(b: Any, x: Any) -> Any:
     return b.cmp("eq", x, 0.0)
 
 
-def power_of_two(b: Any, n: Any) -> Any:
-    """2**n for whole numbers n (as floats) whose power is normal."""
+def power_of_two(b: Any, n: Any, more: float = 0.0) -> Any:
+    """2**(n + more) for whole numbers n (as floats) whose power is normal."""
     form = FORMATS[n.dtype]
-    low = b.bitcast(b.add(n, form.magic + form.bias), form.integer)
+    low = b.bitcast(b.add(n, form.magic + form.bias + more), form.integer)
     return b.bitcast(b.shl(low, form.fraction), n.dtype)
 
 
@@ -89,6 +90,12 @@ def scale(b: Any, x: Any, n: Any) -> Any:
     form = FORMATS[n.dtype]
     half = b.sub(b.fma(n, 0.5, form.magic), form.magic)
     return b.mul(b.mul(x, power_of_two(b, half)), power_of_two(b, b.sub(n, half)))
+
+
+def shrink(b: Any, x: Any, n: Any) -> Any:
+    """x * 2**n for whole n <= 0 (as floats), at least -1200 (-180 in float32)."""
+    up = 60.0 if n.dtype == float32 else 200.0
+    return b.mul(b.mul(x, power_of_two(b, n, up)), 2.0**-up)
 
 
 def any_lane(b: Any, test: Any) -> Any:

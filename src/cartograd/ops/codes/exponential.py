@@ -10,16 +10,17 @@ from __future__ import annotations
 from typing import Any
 
 from ...dtype import float32, float64
-from .common import FORMATS, between, horner, power_of_two, scale
+from .common import FORMATS, between, horner, power_of_two, scale, shrink
 
 __all__ = [
     "cosh",
+    "decay",
     "exp",
     "exp2",
     "expm1",
-    "exponential",
     "log1p_unit",
     "logaddexp",
+    "reduced",
     "sech2",
     "sigmoid",
     "sigmoid_difference",
@@ -68,23 +69,21 @@ def reduced(b: Any, x: Any, low: Any = None) -> tuple[Any, Any]:
     return _polynomial(b, r), n
 
 
-def exponential(b: Any, x: Any, low: Any = None, factor: Any = 1.0) -> Any:
-    """factor * exp(x + low), rounded once more where it is subnormal; |x| < 1400 (174 in float32).
+def decay(b: Any, x: Any, low: Any = None, factor: Any = 1.0) -> Any:
+    """factor * exp(x + low) for x <= 0, rounded once more where it is subnormal.
 
-    The product of the factor and a number in [0.7, 1.42] must not over- or underflow.
+    |x| < 830 (124 in float32); the factor, a number or a value, is far from the ends of the range.
     """
     p, n = reduced(b, x, low)
-    if isinstance(factor, float):
-        m = b.add(p, 1.0) if factor == 1.0 else b.fma(p, factor, factor)
-    else:
-        m = b.fma(p, factor, factor)
-    return scale(b, m, n)
+    m = b.add(p, 1.0) if isinstance(factor, float) and factor == 1.0 else b.fma(p, factor, factor)
+    return shrink(b, m, n)
 
 
 def exp(b: Any, x: Any) -> Any:
     """e ** x."""
     low, high = _RANGE[x.dtype]
-    return exponential(b, between(b, low, x, high))
+    p, n = reduced(b, between(b, low, x, high))
+    return scale(b, b.add(p, 1.0), n)
 
 
 def exp2(b: Any, x: Any) -> Any:
@@ -120,8 +119,8 @@ def sech2(b: Any, x: Any) -> Any:
     a = b.smaller(53.0 if x.dtype == float32 else 375.0, b.abs(x))
     p, n = reduced(b, b.mul(a, -2.0))
     m = b.add(p, 1.0)
-    e = scale(b, m, n)
-    return scale(b, b.div(b.mul(m, 4.0), b.fma(e, b.add(e, 2.0), 1.0)), n)
+    e = shrink(b, m, n)
+    return shrink(b, b.div(b.mul(m, 4.0), b.fma(e, b.add(e, 2.0), 1.0)), n)
 
 
 def sinh(b: Any, x: Any) -> Any:
@@ -149,7 +148,7 @@ def cosh(b: Any, x: Any) -> Any:
 
 def _decay(b: Any, x: Any) -> Any:
     """exp(-|x|)."""
-    return exponential(b, b.larger(_RANGE[x.dtype][0], b.neg(b.abs(x))))
+    return decay(b, b.larger(_RANGE[x.dtype][0], b.neg(b.abs(x))))
 
 
 def sigmoid(b: Any, x: Any) -> Any:
