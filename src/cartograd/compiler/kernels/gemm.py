@@ -20,7 +20,7 @@ from typing import Protocol
 from ...dtype import bool_
 from ...errors import UsageError
 from ..ir import Builder, Index, Module, Value, register_dtype
-from .gemm_pack import Panel, pack_panel, pack_rows
+from .gemm_pack import Panels, pack_panels, pack_rows
 from .gemm_plan import (
     CHUNKS,
     Core,
@@ -33,7 +33,7 @@ from .gemm_plan import (
     make_problem,
     unit,
 )
-from .gemm_tile import Operand, Tile, dot_products, multiply, span
+from .gemm_tile import Operand, Tile, dot_products, multiply, span, zero_sums
 
 __all__ = ["Core", "Epilogue", "Matmul", "MatmulCode", "Phase", "emit_matmul"]
 
@@ -143,7 +143,11 @@ class _Writer:
         self.a_rows = plan.pack_a and unit(problem.a_k[-1:]) and not unit(problem.a_m)
         self.a_size = plan.blocks * plan.rows * problem.k if plan.pack_a else 0
         self.b_size = plan.columns * plan.width * problem.k if plan.pack_b else 0
-        self.c_size = problem.m * max(problem.n, plan.width) if plan.slices > 1 else 0
+        self.c_size = 0
+        if plan.slices > 1:
+            self.c_size = problem.m * self.c_width
+        elif plan.pieces > 1:
+            self.c_size = plan.blocks * plan.rows * plan.columns * plan.width
         size = self.kind.itemsize
         self.b_at = _rounded(self.a_count * self.a_size * size)
         self.c_at = self.b_at + _rounded(self.b_count * self.b_size * size)
@@ -217,25 +221,52 @@ class _Writer:
 
     # --- packing -------------------------------------------------------------------------------
 
-    def _pack_chunks(self) -> int:
+    def _panels(self) -> tuple[Panels, Panels]:
+        """What the panels of the first and of the second operand hold."""
+        problem, plan = self.problem, self.plan
+        blocks = Panels(
+            problem.dtype, problem.a_m, problem.a_k, self._row, plan.rows, plan.rows, plan.lanes
+        )
+        columns = Panels(
+            problem.dtype, problem.b_n, problem.b_k, self._column,
+            min(problem.n, plan.width), plan.width, plan.lanes,
+        )  # fmt: skip
+        return blocks, columns
+
+    def _pack_units(self) -> tuple[int, int]:
+        """How many groups of panels of each operand there are to fill."""
         plan = self.plan
-        units = self.b_count * plan.columns * plan.pack_b + self.a_count * plan.blocks * plan.pack_a
+        blocks, columns = self._panels()
+        return (
+            self.a_count * -(-plan.blocks // blocks.together) * plan.pack_a,
+            self.b_count * -(-plan.columns // columns.together) * plan.pack_b,
+        )
+
+    def _pack_chunks(self) -> int:
         elements = self.a_count * self.a_size + self.b_count * self.b_size
-        return max(1, min(16, elements // PACKED, units))
+        return max(1, min(CHUNKS, elements // PACKED, sum(self._pack_units())))
 
     def _pack(self, b: Builder, chunks: int) -> None:
-        """Copy panels of the second operand, then blocks of the first."""
-        plan = self.plan
-        of_b = self.b_count * plan.columns if plan.pack_b else 0
-        of_a = self.a_count * plan.blocks if plan.pack_a else 0
+        """Fill panels of the second operand, then of the first."""
+        problem, plan = self.problem, self.plan
+        of_a, of_b = self._pack_units()
+        blocks, columns = self._panels()
+        first, second = self._operands(b)
         begin, end = self._spread(b, of_a + of_b, chunks)
         if of_b:
             with span(b, begin, b.imin(end, of_b) if of_a else end) as u:
-                self._pack_columns(b, b.idiv(u, plan.columns), b.imod(u, plan.columns))
+                which, start, stop = _group(b, u, plan.columns, columns.together)
+                source = self._source(b, second, which, self.b_places, problem.b_batch)
+                target = self._panel(b, self.b_at, which, self.b_size, 0)
+                pack_panels(b, columns, start, stop, source, target)
         if of_a:
-            start = _larger(b, b.isub(begin, of_b), 0) if of_b else begin
-            with span(b, start, b.isub(end, of_b)) as u:
-                self._pack_rows(b, b.idiv(u, plan.blocks), b.imod(u, plan.blocks))
+            begin = _larger(b, b.isub(begin, of_b), 0) if of_b else begin
+            with span(b, begin, b.isub(end, of_b)) as u:
+                which, start, stop = _group(b, u, plan.blocks, blocks.together)
+                source = self._source(b, first, which, self.a_places, problem.a_batch)
+                target = self._panel(b, 0, which, self.a_size, 0)
+                pack = pack_rows if self.a_rows else pack_panels
+                pack(b, blocks, start, stop, source, target)
 
     def _source(
         self, b: Builder, pointer: str, which: Index, places: Sequence[int], strides: Sequence[int]
@@ -246,28 +277,6 @@ class _Writer:
             if place:
                 total = b.iadd(total, b.imul(b.imod(b.idiv(which, place), size), stride))
         return b.offset(pointer, total, self.problem.dtype.itemsize)
-
-    def _pack_columns(self, b: Builder, which: Index, tile: Index) -> None:
-        plan, problem = self.plan, self.problem
-        source = self._source(b, self._operands(b)[1], which, self.b_places, problem.b_batch)
-        inside = b.imul(tile, plan.width * problem.k)
-        target = self._panel(b, self.b_at, which, self.b_size, inside)
-        panel = Panel(
-            problem.dtype, problem.b_n, problem.b_k, self._column(b, tile),
-            min(problem.n, plan.width), plan.width, plan.lanes,
-        )  # fmt: skip
-        pack_panel(b, panel, source, target)
-
-    def _pack_rows(self, b: Builder, which: Index, block: Index) -> None:
-        plan, problem = self.plan, self.problem
-        source = self._source(b, self._operands(b)[0], which, self.a_places, problem.a_batch)
-        inside = b.imul(block, plan.rows * problem.k)
-        target = self._panel(b, 0, which, self.a_size, inside)
-        panel = Panel(
-            problem.dtype, problem.a_m, problem.a_k, self._row(b, block),
-            plan.rows, plan.rows, plan.lanes,
-        )  # fmt: skip
-        (pack_rows if self.a_rows else pack_panel)(b, panel, source, target)
 
     # --- multiplying ---------------------------------------------------------------------------
 
@@ -285,16 +294,17 @@ class _Writer:
             flat = b.idiv(rest, plan.slices)
             at = _Place(self._batch(b, flat), flat, slice_)
             with (
+                span(b, 0, plan.pieces) as piece,
                 span(b, *_share(b, plan.columns, plan.column_groups, columns)) as tile,
                 span(b, *_share(b, plan.blocks, plan.row_groups, rows)) as block,
             ):
-                self._tile(b, at, block, tile)
+                self._tile(b, at, piece, block, tile)
 
-    def _tile(self, b: Builder, at: _Place, block: Index, tile: Index) -> None:
-        """Compute one tile of one slice."""
+    def _tile(self, b: Builder, at: _Place, piece: Index, block: Index, tile: Index) -> None:
+        """Compute one tile of one slice, or add one piece of its sums to those before."""
         plan, problem = self.plan, self.problem
         row, column = self._row(b, block), self._column(b, tile)
-        p = b.imul(at.slice, plan.depth)
+        p = b.imul(b.iadd(at.slice, piece), plan.depth)
         k = b.imin(plan.depth, b.isub(problem.k, p))
         x = self._first(b, at, block, row, p)
         y = self._second(b, at, tile, column, p)
@@ -304,16 +314,48 @@ class _Writer:
             least = problem.k - (plan.slices - 1) * plan.depth
             wide = min(problem.n, plan.lanes)
             sums = [dot_products(b, plan.lanes, wide, x, y, k, least)]
-        else:
-            # Panels may be read whole; only memory of the caller's is masked.
-            reading = Tile(plan.rows, plan.vectors, plan.lanes, None if plan.pack_b else mask)
-            sums = multiply(b, reading, x, y, k)
-        if plan.slices > 1:
-            for i, j, sum_ in shape.places(sums):
-                place = b.iadd(b.imul(b.iadd(row, i), self.c_width), b.iadd(column, j * plan.lanes))
-                b.store(sum_, self._waiting(b, at, place))
+            self._hand_on(b, shape, sums, at, (block, row), (tile, column))
             return
-        self._finish(b, shape, sums, at, (block, row), (tile, column))
+        # Panels may be read whole; only memory of the caller's is masked.
+        reading = Tile(plan.rows, plan.vectors, plan.lanes, None if plan.pack_b else mask)
+        totals = zero_sums(b, shape, self.kind)
+        if plan.pieces == 1:
+            multiply(b, reading, x, y, totals, k)
+            sums = [b.get(total) for total in totals]
+            self._hand_on(b, shape, sums, at, (block, row), (tile, column))
+            return
+        which = b.imul(b.iadd(b.imul(block, plan.columns), tile), plan.rows * plan.width)
+        waiting = self._waiting(b, at, which)
+        with b.when(b.cmp("gt", b.index(piece), 0)):
+            for i, total in enumerate(totals):
+                place = b.offset(waiting, i * plan.lanes, self.kind.itemsize)
+                b.set(total, b.load(place, self.kind, plan.lanes))
+        multiply(b, reading, x, y, totals, k)
+        last = b.cmp("eq", b.index(piece), plan.pieces - 1)
+        sums = [b.get(total) for total in totals]
+        with b.when(b.not_(last)):
+            for i, sum_ in enumerate(sums):
+                b.store(sum_, b.offset(waiting, i * plan.lanes, self.kind.itemsize))
+        with b.when(last):
+            self._finish(b, shape, sums, at, (block, row), (tile, column))
+
+    def _hand_on(
+        self,
+        b: Builder,
+        tile: Tile,
+        sums: Sequence[Value],
+        at: _Place,
+        rows: tuple[Index, Index],
+        columns: tuple[Index, Index],
+    ) -> None:
+        """Finish a tile, or leave it with the other sums of its slice."""
+        if self.plan.slices == 1:
+            self._finish(b, tile, sums, at, rows, columns)
+            return
+        for i, j, sum_ in tile.places(sums):
+            row = b.imul(b.iadd(rows[1], i), self.c_width)
+            place = b.iadd(row, b.iadd(columns[1], j * tile.lanes))
+            b.store(sum_, self._waiting(b, at, place))
 
     def _first(self, b: Builder, at: _Place, block: Index, row: Index, p: Index) -> Operand:
         """The first operand from a row and a step of the sum on."""
@@ -473,6 +515,13 @@ class _Writer:
         for lane in range(problem.n % x.lanes if mask is not None else x.lanes):
             at = b.iadd(start, displacement(b, problem.c_n, b.iadd(column, lane)))
             b.store(b.extract(x, lane), b.offset(b.params["c"], at, size), problem.dtype)
+
+
+def _group(b: Builder, unit: Index, count: int, size: int) -> tuple[Index, Index, Index]:
+    """Which operand a group of `size` of its `count` panels belongs to, and its range of them."""
+    groups = -(-count // size)
+    start = b.imul(b.imod(unit, groups), size)
+    return b.idiv(unit, groups), start, b.imin(b.iadd(start, size), count)
 
 
 def _share(b: Builder, count: int, groups: int, group: Index) -> tuple[Index, Index]:

@@ -6,7 +6,7 @@ A panel holds what one tile reads of an operand: for each step of the sum, the n
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -15,69 +15,85 @@ from ..ir import Builder, Index, register_dtype
 from .gemm_plan import Levels, displacement, unit
 from .gemm_tile import span, transposed
 
-__all__ = ["Panel", "pack_panel", "pack_rows"]
+__all__ = ["Panels", "pack_panels", "pack_rows"]
 
 
 @dataclass(frozen=True, slots=True)
-class Panel:
-    """A panel to be filled: `count` places of the axis across from `first` on, `width` wide.
+class Panels:
+    """Panels that lie one after the other, to be filled from an operand.
 
-    What is wider than `count` becomes 0. `across` and `along` are the source's axes.
+    Panel t holds `count` places of the axis across from `first(b, t)` on, and is `width` wide: what
+    is wider than `count` becomes 0. `across` and `along` are the operand's axes.
     """
 
     dtype: DType
     across: Levels
     along: Levels
-    first: Index
+    first: Callable[[Builder, Index], Index]
     count: int
     width: int
     lanes: int
 
     @property
     def kind(self) -> DType:
-        """The dtype of the panel's numbers."""
+        """The dtype of the panels' numbers."""
         return register_dtype(self.dtype)
 
     @property
     def size(self) -> int:
-        """Bytes of a number in the source."""
+        """Bytes of a number in the operand."""
         return self.dtype.itemsize
 
+    @property
+    def steps(self) -> int:
+        """The length of the sum."""
+        return prod(size for size, _ in self.along)
 
-def pack_panel(b: Builder, panel: Panel, source: str, target: str) -> None:
-    """Fill a panel at `target` from the operand at `source`."""
-    inner, k = panel.along[-1:], panel.along[-1][0]
-    for moved, at in _outer(b, panel, source):
-        place = b.offset(target, b.imul(at, k * panel.width), panel.kind.itemsize)
-        inside = replace(panel, along=inner)
-        if unit(panel.across):
-            _copy(b, inside, moved, place)
-        elif unit(inner) and len(panel.across) == 1 and panel.width % panel.lanes == 0:
-            _turn(b, inside, moved, place)
-        else:
-            _gather(b, inside, moved, place)
+    @property
+    def together(self) -> int:
+        """How many panels to fill at once: they share the lines of memory that are read."""
+        return 8 if unit(self.across) else 1
 
 
-def pack_rows(b: Builder, panel: Panel, source: str, target: str) -> None:
-    """Copy rows, each of which ends up contiguous; the innermost level along must be."""
-    k = prod(size for size, _ in panel.along)
-    with span(b, 0, panel.count) as i:
-        row = displacement(b, panel.across, b.iadd(panel.first, i))
-        start = b.offset(source, row, panel.size)
-        inner = panel.along[-1][0]
-        for moved, at in _outer(b, panel, start):
-            place = b.iadd(b.imul(i, k), b.imul(at, inner))
-            place = b.offset(target, place, panel.kind.itemsize)
-            for p, lanes in _strips(b, inner, panel.lanes):
-                x = b.load(b.offset(moved, p, panel.size), panel.dtype, lanes)
-                b.store(x, b.offset(place, p, panel.kind.itemsize))
+def pack_panels(
+    b: Builder, panels: Panels, start: Index, stop: Index, source: str, target: str
+) -> None:
+    """Fill the panels from `start` to `stop`, the first of all at `target`, from `source`."""
+    inner = panels.along[-1:]
+    each = panels.steps * panels.width
+    for moved, at in _outer(b, panels, source):
+        begun = b.offset(target, b.imul(at, inner[0][0] * panels.width), panels.kind.itemsize)
+        inside = replace(panels, along=inner)
+        if unit(panels.across):
+            _copy(b, inside, start, stop, moved, begun, each)
+            continue
+        with span(b, start, stop) as t:
+            place = b.offset(begun, b.imul(t, each), panels.kind.itemsize)
+            straight = unit(inner) and len(panels.across) == 1 and panels.width % panels.lanes == 0
+            (_turn if straight else _gather)(b, inside, panels.first(b, t), moved, place)
 
 
-def _outer(b: Builder, panel: Panel, source: str) -> Generator[tuple[str, Index]]:
+def pack_rows(
+    b: Builder, panels: Panels, start: Index, stop: Index, source: str, target: str
+) -> None:
+    """As `pack_panels`, but with each of a panel's rows contiguous, as the operand's are."""
+    k, inner = panels.steps, panels.along[-1][0]
+    with span(b, start, stop) as t, span(b, 0, panels.count) as i:
+        row = displacement(b, panels.across, b.iadd(panels.first(b, t), i))
+        begun = b.offset(source, row, panels.size)
+        for moved, at in _outer(b, panels, begun):
+            place = b.imul(b.iadd(b.imul(t, panels.width), i), k)
+            place = b.offset(target, b.iadd(place, b.imul(at, inner)), panels.kind.itemsize)
+            for p, lanes in _strips(b, inner, panels.lanes):
+                x = b.load(b.offset(moved, p, panels.size), panels.dtype, lanes)
+                b.store(x, b.offset(place, p, panels.kind.itemsize))
+
+
+def _outer(b: Builder, panels: Panels, source: str) -> Generator[tuple[str, Index]]:
     """Where each run of the innermost level along begins, and its number."""
-    outer = panel.along[:-1]
+    outer = panels.along[:-1]
     with span(b, 0, prod(size for size, _ in outer)) as at:
-        yield b.offset(source, displacement(b, outer, at) if outer else 0, panel.size), at
+        yield b.offset(source, displacement(b, outer, at) if outer else 0, panels.size), at
 
 
 def _strips(b: Builder, count: int, lanes: int) -> Generator[tuple[Index, int]]:
@@ -92,67 +108,70 @@ def _strips(b: Builder, count: int, lanes: int) -> Generator[tuple[Index, int]]:
         yield count - lanes, lanes
 
 
-def _copy(b: Builder, panel: Panel, source: str, target: str) -> None:
-    """Fill a panel where the axis across is contiguous."""
-    k, step = panel.along[0]
-    start = b.offset(source, panel.first, panel.size)
-    with span(b, 0, k) as p:
-        row = b.offset(start, b.imul(p, step), panel.size)
-        place = b.offset(target, b.imul(p, panel.width), panel.kind.itemsize)
+def _copy(
+    b: Builder, panels: Panels, start: Index, stop: Index, source: str, target: str, each: int
+) -> None:
+    """Fill panels of an operand that is contiguous across."""
+    k, step = panels.along[0]
+    with span(b, 0, k) as p, span(b, start, stop) as t:
+        at = b.iadd(panels.first(b, t), b.imul(p, step))
+        row = b.offset(source, at, panels.size)
+        at = b.iadd(b.imul(t, each), b.imul(p, panels.width))
+        place = b.offset(target, at, panels.kind.itemsize)
         j = 0
-        while j < panel.width:
-            lanes = min(panel.lanes, 1 << (panel.width - j).bit_length() - 1)
-            mask = b.mask(panel.count - j, lanes) if panel.count - j < lanes else None
-            x = b.load(b.offset(row, j, panel.size), panel.dtype, lanes, mask=mask)
-            b.store(x, b.offset(place, j, panel.kind.itemsize))
+        while j < panels.width:
+            lanes = min(panels.lanes, 1 << (panels.width - j).bit_length() - 1)
+            mask = b.mask(panels.count - j, lanes) if panels.count - j < lanes else None
+            x = b.load(b.offset(row, j, panels.size), panels.dtype, lanes, mask=mask)
+            b.store(x, b.offset(place, j, panels.kind.itemsize))
             j += lanes
 
 
-def _gather(b: Builder, panel: Panel, source: str, target: str) -> None:
+def _gather(b: Builder, panels: Panels, first: Index, source: str, target: str) -> None:
     """Fill a panel number by number."""
-    k, step = panel.along[0]
-    with b.loop(0, panel.width) as j:
-        place = b.offset(target, j, panel.kind.itemsize)
-        true = b.cmp("lt", j, panel.count)
-        at = b.imin(b.iadd(panel.first, j), prod(size for size, _ in panel.across) - 1)
-        start = b.offset(source, displacement(b, panel.across, at), panel.size)
+    k, step = panels.along[0]
+    with b.loop(0, panels.width) as j:
+        place = b.offset(target, j, panels.kind.itemsize)
+        true = b.cmp("lt", j, panels.count)
+        at = b.imin(b.iadd(first, j), prod(size for size, _ in panels.across) - 1)
+        start = b.offset(source, displacement(b, panels.across, at), panels.size)
         with b.loop(0, k) as p:
-            x = b.load(b.offset(start, b.imul(p, step), panel.size), panel.dtype)
-            x = b.select(true, x, b.const(0, panel.kind))
-            b.store(x, b.offset(place, b.imul(p, panel.width), panel.kind.itemsize))
+            x = b.load(b.offset(start, b.imul(p, step), panels.size), panels.dtype)
+            x = b.select(true, x, b.const(0, panels.kind))
+            b.store(x, b.offset(place, b.imul(p, panels.width), panels.kind.itemsize))
 
 
-def _turn(b: Builder, panel: Panel, source: str, target: str) -> None:
+def _turn(b: Builder, panels: Panels, first: Index, source: str, target: str) -> None:
     """Fill a panel where the sum's axis is contiguous: squares are transposed in registers."""
-    lanes, stride, k = panel.lanes, panel.across[0][1], panel.along[0][0]
-    start = b.offset(source, b.imul(panel.first, stride), panel.size)
-    whole = panel.count // lanes
-    parts = [(0, whole, lanes), (whole, panel.width // lanes, panel.count % lanes)]
-    for first, stop, count in parts:
-        if first == stop:
+    lanes, stride, k = panels.lanes, panels.across[0][1], panels.along[0][0]
+    start = b.offset(source, b.imul(first, stride), panels.size)
+    whole = panels.count // lanes
+    parts = [(0, whole, lanes), (whole, panels.width // lanes, panels.count % lanes)]
+    for low, high, count in parts:
+        if low == high:
             continue
-        with span(b, first, stop) as group:
+        with span(b, low, high) as group:
             column = b.imul(group, lanes)
-            corner = b.offset(start, b.imul(column, stride), panel.size)
-            place = b.offset(target, column, panel.kind.itemsize)
+            corner = b.offset(start, b.imul(column, stride), panels.size)
+            place = b.offset(target, column, panels.kind.itemsize)
             with span(b, 0, -(-k // lanes)) as strip:
                 # The last square ends with the sum: it fills again what the one before has filled.
                 p = b.imin(b.imul(strip, lanes), k - lanes) if k >= lanes else 0
-                _square(b, panel, b.offset(corner, p, panel.size), place, p, count, min(k, lanes))
+                _square(b, panels, b.offset(corner, p, panels.size), place, p, count, min(k, lanes))
 
 
 def _square(
-    b: Builder, panel: Panel, source: str, target: str, p: Index, count: int, steps: int
+    b: Builder, panels: Panels, source: str, target: str, p: Index, count: int, steps: int
 ) -> None:
     """Turn `count` rows of `steps` numbers."""
-    lanes, stride = panel.lanes, panel.across[0][1]
+    lanes, stride = panels.lanes, panels.across[0][1]
     mask = b.mask(steps, lanes) if steps < lanes else None
     rows = [
-        b.load(b.offset(source, i * stride, panel.size), panel.dtype, lanes, mask=mask)
+        b.load(b.offset(source, i * stride, panels.size), panels.dtype, lanes, mask=mask)
         if i < count
-        else b.const(0, panel.kind, lanes)
+        else b.const(0, panels.kind, lanes)
         for i in range(lanes)
     ]
-    place = b.offset(target, b.imul(p, panel.width), panel.kind.itemsize)
+    place = b.offset(target, b.imul(p, panels.width), panels.kind.itemsize)
     for i, column in enumerate(transposed(b, rows)[:steps]):
-        b.store(column, b.offset(place, i * panel.width, panel.kind.itemsize))
+        b.store(column, b.offset(place, i * panels.width, panels.kind.itemsize))

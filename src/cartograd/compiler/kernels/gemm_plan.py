@@ -19,7 +19,7 @@ Levels = tuple[tuple[int, int], ...]  # (size, stride), outermost first
 
 CHUNKS = 16  # pieces of a large product: enough to even out the speeds of a few threads
 CHUNK_CYCLES = 12_000  # a piece shorter than this costs more to hand out than it gains
-DEEPEST = 2048  # steps of a sum after which a panel leaves the second cache
+DEEP = 640  # steps of a sum that are not worth going in pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +178,9 @@ class Plan:
     A tile has `rows` rows of `vectors` vectors of `lanes` lanes. `blocks` of them lie below each
     other and `columns` side by side; the last of each begins early enough to end with the result,
     so it overlaps the one before. Where all columns are less than one tile (`columns` is 1), the
-    last vector has `short` true lanes (0: all are true). Sums go in `slices` pieces of `depth`,
-    each computed apart and added in their order. `row_groups` and `column_groups` cut a slice of
+    last vector has `short` true lanes (0: all are true). Sums go in steps of `depth`: in
+    `slices` that are computed apart and then added in their order, or else in `pieces`, each added
+    to those before. `row_groups` and `column_groups` cut a slice of
     a product into units, and units go in `chunks` chunks. `dots`: vectors lie along k instead.
     """
 
@@ -193,6 +194,7 @@ class Plan:
     pack_b: bool
     dots: bool
     slices: int = 1
+    pieces: int = 1
     depth: int = 0
     row_groups: int = 1
     column_groups: int = 1
@@ -205,20 +207,28 @@ class Plan:
 
 
 def _cycles(rows: int, vectors: int) -> float:
-    """Cycles for a step of a tile's sum: multiplications, loads, or how long a sum waits."""
-    return max(rows * vectors, rows + vectors, 8) / 2 + 0.1
+    """Cycles for a step of a tile's sum: multiplications, loads, or how long a sum waits.
+
+    Tiles that are low and wide read more of `b`, and each time anew.
+    """
+    cycles = max(rows * vectors, rows + vectors, 9) / 2 + 0.1
+    return cycles * 1.15 if vectors > 3 and rows > 1 else cycles
 
 
-def tile_shape(m: int, n: int, lanes: int, registers: int) -> tuple[int, int, float]:
-    """Rows and vectors of a tile, and the cycles of a step for all: the fewest there are."""
+def tile_shape(m: int, n: int, lanes: int, registers: int, even: bool) -> tuple[int, int, float]:
+    """Rows and vectors of a tile, and the cycles of a step for all: the fewest there are.
+
+    Rows are `even` in number where they are copied as vectors.
+    """
     best, least = (1, 1), float("inf")
-    spare = 2 if registers <= 16 else 1  # where a multiply-add can repeat a number from memory
     for wide in range(1, min(-(-n // lanes), 12) + 1):
         for rows in range(1, min(m, 14) + 1):
-            if rows * wide + min(wide, 3) + spare - 1 > registers:
+            if rows * wide + min(wide, rows) + 1 > registers:
                 break
+            if even and rows % 2 and rows not in (1, m):
+                continue
             tiles = -(-m // rows) * -(-n // (wide * lanes))
-            cost = tiles * (_cycles(rows, wide) + 8 / min(m, 64))
+            cost = tiles * _cycles(rows, wide)
             if cost < least * 0.995:
                 best, least = (rows, wide), cost
     return *best, least
@@ -230,13 +240,14 @@ def make_plan(problem: Problem, core: Core) -> Plan:
     lanes = core.lanes(size)
     dots = (
         unit(problem.a_k) and unit(problem.b_k) and len(problem.b_n) == len(problem.a_m) == 1
-        and problem.m <= 8 and problem.k >= 8 * max(problem.m, 2)
+        and problem.m <= 8 and problem.k >= 16 * max(problem.m, 2)
     )  # fmt: skip
     if dots:
         rows, vectors = 1, 1
         cycles = problem.m * problem.n / 2 / lanes
     else:
-        rows, vectors, cycles = tile_shape(problem.m, problem.n, lanes, core.registers)
+        even = unit(problem.a_m)
+        rows, vectors, cycles = tile_shape(problem.m, problem.n, lanes, core.registers, even)
     columns = -(-problem.n // (vectors * lanes))
     pack_a, pack_b = (False, False) if dots else _packing(problem, rows, vectors * lanes)
     plan = Plan(
@@ -251,14 +262,14 @@ def _packing(problem: Problem, rows: int, width: int) -> tuple[bool, bool]:
     """Which operands are copied into panels first: those that cannot be read where they are, and
     those read often enough from places far apart."""
     half = problem.dtype in (float16, bfloat16)
-    far = 1024 // problem.dtype.itemsize
+    far = 512 // problem.dtype.itemsize  # beyond this, steps soon meet in the same lines of a cache
     pack_b = (
         not unit(problem.b_n) or len(problem.b_k) > 1 or half
-        or (abs(_innermost(problem.b_k)) > far and problem.m >= 8 * rows and problem.k > 32)
+        or (abs(_innermost(problem.b_k)) >= far and problem.m >= 8 * rows and problem.k > 32)
     )  # fmt: skip
     pack_a = (
         len(problem.a_m) > 1 or len(problem.a_k) > 1 or half
-        or (abs(_innermost(problem.a_k)) > far // 4 and problem.n >= 4 * width and problem.k > 64)
+        or (abs(_innermost(problem.a_k)) > far // 2 and problem.n >= 4 * width and problem.k > 64)
     )  # fmt: skip
     return pack_a, pack_b
 
@@ -267,11 +278,12 @@ def _cut(problem: Problem, plan: Plan, near: int, wanted: int) -> Plan:
     """Cut a product into units whose part of `a` stays in the second cache, which holds `near`
     elements, and into enough of them; sums that are long are cut too where the result is small."""
     tiles = problem.batches * plan.blocks * plan.columns
-    slices = -(-problem.k // DEEPEST) if tiles > 1 and not plan.dots else 1
+    slices = pieces = 1
     if tiles < wanted // 2:
-        slices = max(slices, min(8, wanted // tiles, problem.k // 256))
-    depth = -(-problem.k // slices)
-    slices = -(-problem.k // depth)
+        slices = max(1, min(8, wanted // tiles, problem.k // 256))
+    if slices == 1 and plan.blocks > 4 and not plan.dots:
+        pieces = -(-problem.k // DEEP)
+    depth = -(-problem.k // (slices * pieces))
     most_rows = max(4 * plan.rows, near * 2 // 5 // depth)
     row_groups = min(plan.blocks, -(-problem.m // most_rows))
     column_groups = 1
@@ -285,7 +297,8 @@ def _cut(problem: Problem, plan: Plan, near: int, wanted: int) -> Plan:
         else:
             break
     return replace(
-        plan, slices=slices, depth=depth, row_groups=row_groups, column_groups=column_groups,
+        plan, slices=slices, pieces=pieces, depth=depth,
+        row_groups=row_groups, column_groups=column_groups,
         chunks=min(problem.batches * slices * row_groups * column_groups, wanted),
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ...dtype import DType, is_floating
 from ..ir import Builder, Index, Value, Variable, register_dtype
 
-__all__ = ["Operand", "Tile", "dot_products", "multiply", "span", "transposed"]
+__all__ = ["Operand", "Tile", "dot_products", "multiply", "span", "transposed", "zero_sums"]
 
 UNROLLED = 40  # multiply-adds of a sum that is written out in full
 
@@ -47,37 +47,55 @@ class Tile:
             yield *divmod(at, self.vectors), sum_
 
 
-def multiply(b: Builder, tile: Tile, x: Operand, y: Operand, k: Index) -> list[Value]:
-    """A tile's sums of the products of `k` columns of x and rows of y, taken in their order."""
-    kind = register_dtype(x.dtype)
+def zero_sums(b: Builder, tile: Tile, kind: DType) -> list[Variable]:
+    """The sums of a tile, which begin as 0."""
     zero = b.const(0, kind, tile.lanes)
-    sums = [b.variable(kind, tile.lanes, zero) for _ in range(tile.rows * tile.vectors)]
+    return [b.variable(kind, tile.lanes, zero) for _ in range(tile.rows * tile.vectors)]
+
+
+def multiply(
+    b: Builder, tile: Tile, x: Operand, y: Operand, sums: Sequence[Variable], k: Index
+) -> None:
+    """Add to a tile's sums the products of `k` columns of x and rows of y, in their order."""
     if isinstance(k, int) and k * tile.rows * tile.vectors <= UNROLLED:
         for p in range(k):
             _step(b, tile, x, y, sums, p)
-    else:
-        with b.loop(0, k) as p:
-            _step(b, tile, x, y, sums, p)
-    return [b.get(sum_) for sum_ in sums]
+        return
+    with b.loop(0, k) as p:
+        _step(b, tile, x, y, sums, p)
 
 
 def _step(
     b: Builder, tile: Tile, x: Operand, y: Operand, sums: Sequence[Variable], p: Index
 ) -> None:
-    """One column of x times one row of y."""
-    size = y.dtype.itemsize
-    row = b.offset(y.pointer, b.imul(p, y.along), size)
-    ys = [
-        b.load(b.offset(row, j * tile.lanes, size), y.dtype, tile.lanes, mask=tile.masked(j))
-        for j in range(tile.vectors)
-    ]
-    size = x.dtype.itemsize
-    column = b.offset(x.pointer, b.imul(p, x.along), size)
-    for i in range(tile.rows):
-        factor = b.splat(b.load(b.offset(column, i * x.across, size), x.dtype), tile.lanes)
+    """One column of x times one row of y. The shorter of them waits in registers."""
+    row = b.offset(y.pointer, b.imul(p, y.along), y.dtype.itemsize)
+    column = b.offset(x.pointer, b.imul(p, x.along), x.dtype.itemsize)
+
+    def factor(i: int) -> Value:
+        place = b.offset(column, i * x.across, x.dtype.itemsize)
+        return b.splat(b.load(place, x.dtype), tile.lanes)
+
+    def vector(j: int) -> Value:
+        place = b.offset(row, j * tile.lanes, y.dtype.itemsize)
+        return b.load(place, y.dtype, tile.lanes, mask=tile.masked(j))
+
+    def add(i: int, j: int, x: Value, y: Value) -> None:
+        sum_ = sums[i * tile.vectors + j]
+        b.set(sum_, multiply_add(b, x, y, b.get(sum_)))
+
+    if tile.rows < tile.vectors:
+        factors = [factor(i) for i in range(tile.rows)]
         for j in range(tile.vectors):
-            sum_ = sums[i * tile.vectors + j]
-            b.set(sum_, multiply_add(b, factor, ys[j], b.get(sum_)))
+            y_ = vector(j)
+            for i, x_ in enumerate(factors):
+                add(i, j, x_, y_)
+        return
+    vectors = [vector(j) for j in range(tile.vectors)]
+    for i in range(tile.rows):
+        x_ = factor(i)
+        for j, y_ in enumerate(vectors):
+            add(i, j, x_, y_)
 
 
 def multiply_add(b: Builder, x: Value, y: Value, z: Value) -> Value:
@@ -112,10 +130,18 @@ def dot_products(
     if rest != 0:
         step(b.imul(whole, lanes), b.mask(rest, lanes))
     rows = [b.get(sum_) for sum_ in sums] + [zero] * (lanes - columns)
-    parts = transposed(b, rows)
-    while len(parts) > 1:
-        parts = [b.add(parts[i], parts[i + 1]) for i in range(0, len(parts), 2)]
-    return parts[0]
+    return folded(b, rows)
+
+
+def folded(b: Builder, rows: list[Value]) -> Value:
+    """The sum of each of as many vectors as lanes (a power of two), as one vector."""
+    lanes = len(rows)
+    half = lanes // 2
+    while half:
+        pairs = [_exchange(b, rows[i], rows[i + half], half) for i in range(half)]
+        rows = [b.add(x, y) for x, y in pairs]
+        half //= 2
+    return rows[0]
 
 
 def transposed(b: Builder, rows: list[Value]) -> list[Value]:
@@ -126,13 +152,18 @@ def transposed(b: Builder, rows: list[Value]) -> list[Value]:
         turned = list(rows)
         for i in range(lanes):
             if not i & half:
-                x, y = rows[i], rows[i + half]
-                low = [k if not k & half else lanes + k - half for k in range(lanes)]
-                high = [k + half if not k & half else lanes + k for k in range(lanes)]
-                turned[i], turned[i + half] = b.shuffle(x, y, low), b.shuffle(x, y, high)
+                turned[i], turned[i + half] = _exchange(b, rows[i], rows[i + half], half)
         rows = turned
         half //= 2
     return rows
+
+
+def _exchange(b: Builder, x: Value, y: Value, half: int) -> tuple[Value, Value]:
+    """Swap the upper half of every run of `2 * half` lanes of x with the lower half of y's."""
+    lanes = x.lanes
+    low = [k if not k & half else lanes + k - half for k in range(lanes)]
+    high = [k + half if not k & half else lanes + k for k in range(lanes)]
+    return b.shuffle(x, y, low), b.shuffle(x, y, high)
 
 
 @contextmanager
