@@ -43,6 +43,7 @@ _SUFFIX = {
     "i64": "i64",
 }  # fmt: skip
 _HALF = (float16, bfloat16)
+_IMPURE = ("load", "call", "atomicrmw", "cmpxchg")
 
 
 def register_dtype(dtype: DType) -> DType:
@@ -186,7 +187,7 @@ class Builder:
         self._labels = 0
         self.block = "entry"
         self._splats: dict[tuple[str, int], Value] = {}
-        self._sums: dict[str, Value] = {}  # index arithmetic of this block
+        self._known: dict[str, Value] = {}  # instructions of this block whose results stay true
         self._returns = "  ret void" if result == "void" else None
 
     index_dtype = int64
@@ -198,11 +199,20 @@ class Builder:
         self._lines.append("  " + text)
 
     def assign(self, text: str, dtype: DType, lanes: int = 1) -> Value:
-        """Write an instruction and name its result."""
+        """Write an instruction and name its result.
+
+        One that reads no memory is written once in a block: asked for again, it is the same value.
+        """
+        found = self._known.get(text)
+        if found is not None:
+            return found if found.dtype is dtype else Value(found.text, dtype, lanes)
         self._count += 1
         name = f"%{self._count}"
         self._lines.append(f"  {name} = {text}")
-        return Value(name, dtype, lanes)
+        value = Value(name, dtype, lanes)
+        if not text.startswith(_IMPURE) or "@llvm." in text:
+            self._known[text] = value
+        return value
 
     def _pointer(self, text: str) -> str:
         self._count += 1
@@ -220,7 +230,7 @@ class Builder:
         self._lines.append(f"{label}:")
         self.block = label
         self._splats.clear()
-        self._sums.clear()
+        self._known.clear()
 
     def finish(self, value: Value | None = None) -> str:
         """End the function (returning `value`, if it returns one) and add it to its module.
@@ -638,13 +648,6 @@ class Builder:
         """An index as a value."""
         return i if isinstance(i, Value) else Value(str(i), int64)
 
-    def _once(self, text: str) -> Value:
-        """Index arithmetic, written once in a block."""
-        found = self._sums.get(text)
-        if found is None:
-            found = self._sums[text] = self.assign(text, int64)
-        return found
-
     def iadd(self, i: Index, j: Index) -> Index:
         """i + j."""
         if isinstance(i, int) and isinstance(j, int):
@@ -654,7 +657,7 @@ class Builder:
         if j == 0 and isinstance(j, int):
             return i
         a, c = self.index(i), self.index(j)
-        return self._once(f"add nsw i64 {a.text}, {c.text}")
+        return self.assign(f"add nsw i64 {a.text}, {c.text}", int64)
 
     def isub(self, i: Index, j: Index) -> Index:
         """i - j."""
@@ -674,7 +677,7 @@ class Builder:
         if isinstance(j, int) and j == 1:
             return i
         a, c = self.index(i), self.index(j)
-        return self._once(f"mul nsw i64 {a.text}, {c.text}")
+        return self.assign(f"mul nsw i64 {a.text}, {c.text}", int64)
 
     def idiv(self, i: Index, j: int) -> Index:
         """i // j, of indices that are not negative."""
@@ -772,7 +775,7 @@ class Builder:
     def clock(self) -> Value:
         """The processor's counter of ticks."""
         self.module.declare("llvm.readcyclecounter", "i64", [])
-        return self.assign("call i64 @llvm.readcyclecounter()", int64)
+        return Value(self._pointer("call i64 @llvm.readcyclecounter()"), int64)
 
     def call_pointer(self, function: str, number: int, pointer: str) -> Value:
         """Call a function by its address: an integer and a pointer to an integer."""

@@ -300,7 +300,9 @@ class FunctionLowering:
     def place(self, node: Node) -> Place:
         """Where a buffer is."""
         found = self.places.get(node)
-        return found if found is not None else Place(self.arena_entry, self.offsets[node])
+        if found is None:
+            found = Place(self.arena_entry, self.offsets[node] if node.size else 0)
+        return found
 
     def run(self) -> Function:
         """Write the function."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import CompileError
 from ..graph import Graph, Node, set_mode
-from ..ops.movement import cast, concat, identity, pad
+from ..ops.movement import cast, concat, identity, pad, reshape
 from ..ops.op import CONSTANT, FULL, OUTPUT, build
 from .kernel import Host, Kernel, Loop, Nest, Operand, Root, Stage
 from .kernels.reducers import REDUCERS, Reducer
@@ -381,9 +381,10 @@ def _add(plan: _Plan, node: Node) -> None:
         reducer = REDUCERS[op]
         axes = node.params["axes"]
         reduced = tuple(node.inputs[0].shape[a] for a in axes)
-        if not axes:
+        if prod(reduced) == 1:  # of one element: the element itself
             with set_mode(staging=True):
-                _map(plan, node, build(cast, (node.inputs[0],), {"dtype": node.dtype}))
+                x = build(reshape, (node.inputs[0],), {"shape": node.shape})
+                _map(plan, node, build(cast, (x,), {"dtype": node.dtype}))
             return
         if 0 in reduced:
             _map(plan, node, _filled(node, reducer.empty(node.dtype)))

@@ -143,6 +143,8 @@ def _flip(node: Node, index: Index, extents: Sequence[int]) -> Index:
 @view(reshape)
 def _reshape(node: Node, index: Index, extents: Sequence[int]) -> Index:
     source = node.inputs[0].shape
+    if node.size == 0:
+        return (ZERO,) * len(source)
     found: list[Affine] = []
     i = j = 0
     while i < len(source) or j < len(node.shape):
