@@ -134,7 +134,7 @@ def test_scatter(seed: int, kind: str, order: Order, monkeypatch: pytest.MonkeyP
     [
         ((300, 64), (0,), 400, "index"),
         ((16, 20, 512), (1,), 24, "rest"),
-        ((9000,), (0,), 60000, ""),
+        ((40000,), (0,), 60000, ""),
         ((4, 20000), (0, 1), 30, ""),
     ],
 )
@@ -156,6 +156,18 @@ def test_large_scatters_are_divided_and_keep_the_order_of_additions(
         status, y = run_scatter(spec, np.empty(shape, dtype), [updates, *indices], order)
         assert status == 0
         assert same(y, want)
+
+
+def test_many_updates_of_few_places_are_one_chunk() -> None:
+    rng = np.random.default_rng(8)
+    updates = rng.standard_normal(100000).astype(np.float32)
+    for shape in ((1,), (1, 1), (20,)):
+        index = rng.integers(0, shape[0], updates.size)
+        wide = updates.reshape(-1, *shape[1:])
+        spec = ScatterSpec(shape, None, strided(wide), (strided(index),), (0,))
+        assert kernels._Scatter(Module(), "k", spec).split is None
+        _, y = run_scatter(spec, np.empty(shape, np.float32), [wide, index], at_once)
+        assert same(y, scatter_add.eval(np.zeros(shape, np.float32), wide, index, axes=(0,)))
 
 
 def test_one_place_in_each_row_is_divided_by_rows() -> None:

@@ -181,34 +181,34 @@ def emit_gather(module: Module, name: str, spec: GatherSpec) -> KernelCode:
     rest = _rest(x.shape, axes)
     row = math.prod(rest)
     sizes, (source, target) = collapse(rest, [_rest(x.strides, axes), contiguous(rest)])
-    if row >= 2 * GRAIN:  # long rows are split along their first axis, short ones are put together
-        positions = 1
-        block = _block(sizes[0], row // sizes[0], len(sizes) == 1)
-    else:
-        positions = max(1, GRAIN // max(row, 1))
-        block = sizes[0] if sizes else 1
-    columns = ceil_div(sizes[0], block) if row and sizes else 1
-    chunks = ceil_div(indices.count * columns, positions)
     shape, steps = collapse(indices.shape, indices.strides)
+    block = sizes[0] if sizes else 1
+    if row >= 2 * GRAIN:  # long rows are split along their first axis
+        block = _block(sizes[0], row // sizes[0], len(sizes) == 1)
+    columns = ceil_div(sizes[0], block) if row and sizes else 1
+    # A loop over the last axis of the indices spares a division for every position.
+    inner = [(0, n) for n in shape[1:][-1:] if n * row < 2 * GRAIN]
+    last = inner[0][1] if inner else 1
+    units = indices.count // last * columns if last else 0
+    per = max(1, GRAIN // max(last * row, 1)) if columns == 1 else 1
 
     b = module.function(name, ["x", *indices.names, "out", "status"], ["begin", "end"])
-    low, high = part(b, positions, indices.count * columns)
+    low, high = part(b, per, units)
     with b.loop(low, high) as unit:
-        flat = b.idiv(unit, columns)
-        where = unravel(b, flat, shape)
-        found = indices.load(b, [dot(b, where, s) for s in steps], flat)
-        if x.size:
-            start = dot(b, found, tuple([x.strides[a] for a in axes]))
-            first = b.imul(b.imod(unit, columns), block)
-            loops = (
-                restrict(b, sizes, [source, target])
-                if columns == 1
-                else restrict(
-                    b, sizes, [source, target], 0, first, b.imin(b.iadd(first, block), sizes[0])
-                )
-            )
-            _copy(b, loops, start, b.imul(flat, row), bits)
+        group = b.idiv(unit, columns)
+        where = unravel(b, group, shape[:-1] if inner else shape)
+        with nest(b, inner) as more:
+            flat = b.iadd(b.imul(group, last), more[0] if inner else 0)
+            found = indices.load(b, [dot(b, [*where, *more], s) for s in steps], flat)
+            if x.size:
+                start = dot(b, found, tuple([x.strides[a] for a in axes]))
+                first = b.imul(b.imod(unit, columns), block)
+                stop = b.imin(b.iadd(first, block), sizes[0]) if columns > 1 else 0
+                axis = 0 if columns > 1 else None
+                loops = restrict(b, sizes, [source, target], axis, first, stop)
+                _copy(b, loops, start, b.imul(flat, row), bits)
     b.finish()
+    chunks = ceil_div(units, per)
     moved = 2 * indices.count * row * x.dtype.itemsize
     return KernelCode(((name, chunks),), 0, 0, moved + indices.bytes, True)
 
@@ -275,8 +275,10 @@ def _choose(spec: ScatterSpec, indices: _Indices) -> _Split | None:
                 return _Split("rest", axis, k, block)
         if parts > 1:
             return _Split("index", axes[number], number, ceil_div(n, parts))
-    first = next(k for k, n in enumerate(shape) if n > 1)
-    return _Split("", first, first, ceil_div(shape[first], min(want, shape[first])))
+    # The base alone is shared: a part of the first axis that is long enough for each chunk.
+    parts = min(size // GRAIN, 64, max(shape))
+    axis = next(a for a, n in enumerate(shape) if n >= parts)
+    return _Split("", axis, axis, ceil_div(shape[axis], parts)) if parts > 1 else None
 
 
 class _Scatter:
