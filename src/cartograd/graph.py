@@ -457,6 +457,11 @@ def set_hooks(node: Node, hooks: list[Any]) -> None:
     slot.__set__(node, hooks)
 
 
+def has_hooks(node: Node) -> bool:
+    """Whether a node has ever had hooks."""
+    return getattr(node, "hooks", None) is not None
+
+
 class Edge(NamedTuple):
     """One use of a node as an input: `producer` feeds argument `argument` of `consumer`."""
 

@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -36,8 +36,8 @@ ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 class World:
     """A count of the changes that compiled functions may have to look at before their next call.
 
-    `epoch` grows when a Module's attribute is set, or a State changes its dtype or whether it
-    wants a gradient.
+    `epoch` grows when a Module's attribute is set, a gradient is set or cleared, or a State changes
+    its dtype or whether it wants a gradient.
     """
 
     __slots__ = ("epoch",)
@@ -61,6 +61,8 @@ class Watched(Protocol):
 def aligned(shape: Shape, dtype: DType) -> Array:
     """An uninitialised C-contiguous array whose memory starts at a multiple of 64 bytes.
 
+    Views of it hold the array itself, so that its reference count tells whether it is in use.
+
     >>> aligned((3, 2), np.dtype("float32")).shape
     (3, 2)
     """
@@ -69,7 +71,8 @@ def aligned(shape: Shape, dtype: DType) -> Array:
         count *= n
     raw = np.empty(count + ALIGNMENT, np.uint8)
     start = -address_of(raw) % ALIGNMENT
-    return raw[start : start + count].view(dtype).reshape(shape)
+    memory: Any = (ctypes.c_char * count).from_buffer(raw, start)  # NumPy would see through a view
+    return np.ndarray(shape, dtype, memory)
 
 
 # Where an array's data pointer lies in its object, from the address of which Python's memory can be
@@ -94,16 +97,8 @@ def _layout_is_known() -> bool:
     return all(_fast_address(probe) == _slow_address(probe) for probe in probes)
 
 
-_address = _fast_address if _layout_is_known() else _slow_address
-
-
-def address_of(array: Array) -> int:
-    """The address of an array's first element.
-
-    >>> address_of(np.zeros(3)) % 8
-    0
-    """
-    return _address(array)
+address_of: Callable[[Array], int] = _fast_address if _layout_is_known() else _slow_address
+"""The address of an array's first element."""
 
 
 class Readers:

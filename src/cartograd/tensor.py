@@ -308,7 +308,10 @@ class Tensor:
     def grad(self, new: Tensor | None) -> None:
         trace = MODE.get().trace
         if trace is not None:
+            trace.lift(self)
             trace.touch(self)
+        else:
+            WORLD.epoch += 1
         self.held_grad = new
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:

@@ -36,11 +36,10 @@ class Trace:
     def touch(self, holder: Tensor) -> None:
         """Remember a Tensor as it is, before it is changed for the first time."""
         if holder not in self.touched:
-            self.lift(holder)
-            self.touched.setdefault(holder, (holder.node, holder.held_grad))
+            self.touched[holder] = (holder.node, holder.held_grad)
 
     def lift(self, holder: Tensor) -> None:
-        """Hear that the gradient of a Tensor is about to be read."""
+        """Hear that the gradient of a Tensor is about to be read or changed."""
         if self.outer is not None:
             self.outer.lift(holder)
 

@@ -46,6 +46,16 @@ class Structure:
     def __hash__(self) -> int:
         return hash((self.kind, self.count, self.children))
 
+    @property
+    def is_leaf(self) -> bool:
+        """Whether the tree is a single leaf."""
+        return self.kind is _LEAF
+
+    @property
+    def is_none(self) -> bool:
+        """Whether the tree is None, which has no leaves."""
+        return self.kind is _NONE
+
     def __repr__(self) -> str:
         marks = ["*"] * self.count
         return f"Structure({unflatten(self, marks)})" if self.kind is not _LEAF else "Structure(*)"

@@ -18,7 +18,7 @@ from ..runtime import LOCK
 from .options import Options
 from .signature import Signature, signature_of
 from .step import trace_step
-from .variant import Variant
+from .variant import MISS, Variant
 
 __all__ = ["CompiledFunction", "compile"]
 
@@ -38,6 +38,7 @@ class CompiledFunction:
         self._donate, self._options = tuple(donate), options
         self._variants: dict[Signature, list[Variant]] = {}
         self._last: Signature | None = None
+        self._newest: Variant | None = None
         self.lowerings = 0
 
     def __call__(self, *args: Any, **options: Any) -> Any:
@@ -45,6 +46,11 @@ class CompiledFunction:
         if mode.staging or mode.active != 1 or mode.trace is not None or mode.batches:
             return self._f(*args, **options)  # part of something larger, which is what to compile
         with LOCK:
+            newest = self._newest
+            if newest is not None and not options and mode.recording == newest.recording:
+                result = newest.attempt(args)
+                if result is not MISS:
+                    return result
             return self._call(args, options, mode)
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
@@ -58,7 +64,7 @@ class CompiledFunction:
         variant, cause = self._find(signature)
         if variant is None:
             variant = self._make(signature, leaves, cause)
-        self._last = signature
+        self._last, self._newest = signature, variant
         if not variant.accepts(leaves):
             return self._f(*args, **options)
         return variant.run(leaves)

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from math import prod
 from sys import getrefcount
 from typing import Any, Protocol
+from weakref import getweakrefcount
 
 import numpy as np
 
-from ..dtype import DType
 from ..errors import CompileError
 from ..evaluate import run as evaluate
-from ..graph import Graph, Node, Shape
+from ..graph import Aval, Graph, Node, has_hooks
 from ..ops.op import quiet
 from ..runtime import Readers, Residence, address_of, aligned
+from ..tensor import Tensor
 from .llvm import NativeCode
 from .lower import ENTRY
 from .program import HostCall, NativeProgram, Slot
 from .step import Step
 from .threads import runtime_struct
 
-__all__ = ["Executable", "Interpreted", "Runner"]
+__all__ = ["Executable", "Interpreted", "Ring", "Runner"]
 
 Array = np.ndarray[Any, Any]
 
@@ -74,48 +74,34 @@ def _readers(written: Sequence[Residence]) -> Readers:
     return readers
 
 
-class _Ring:
-    """Memory for one output, used again when nobody holds it any more.
+class Ring:
+    """Tensors for one output, used again when nobody holds them any more."""
 
-    An array handed out is kept beside the memory it is a view of: views that a user makes of it
-    hold the latter.
-    """
-
-    __slots__ = ("_dtype", "_kept", "_shape")
+    __slots__ = ("_dtype", "_kept", "_make", "_shape")
 
     _SIZE = 3
 
-    def __init__(self, shape: Shape, dtype: DType) -> None:
-        self._shape, self._dtype = shape, dtype
-        self._kept: list[tuple[Array, Array, int]] = []
+    def __init__(self, aval: Aval, make: Callable[[Array], Tensor]) -> None:
+        self._shape, self._dtype = aval
+        self._make = make
+        self._kept: list[tuple[Tensor, Node, Array, int]] = []
 
-    def take(self) -> tuple[Array, int]:
-        """An array that nobody else holds, and its address."""
-        for array, memory, address in self._kept:
-            # Held by the tuple, the name and the call here; the memory also by the array.
-            if getrefcount(array) == 3 and getrefcount(memory) == 4:
-                return array, address
+    def take(self) -> tuple[Tensor, int]:
+        """A Tensor that nobody else holds, and the address of its value."""
+        for tensor, node, array, address in self._kept:
+            # Held by the tuple, the name and the call here; by the Tensor, and by the node.
+            if getrefcount(tensor) == 3 and getrefcount(node) == 4 and getrefcount(array) == 4:
+                watched = getweakrefcount(tensor) or getweakrefcount(node) or has_hooks(node)
+                if tensor.node is node and not watched:
+                    tensor.held_grad = None
+                    return tensor, address
         array = aligned(self._shape, self._dtype)
-        memory: Any = array.base
+        tensor = self._make(array)
         address = address_of(array)
         if len(self._kept) == self._SIZE:
             del self._kept[0]
-        self._kept.append((array, memory, address))
-        return array, address
-
-
-class _Scalar:
-    """Memory for an output of one element: always new, since that is as quick."""
-
-    __slots__ = ("_dtype", "_shape")
-
-    def __init__(self, shape: Shape, dtype: DType) -> None:
-        self._shape, self._dtype = shape, dtype
-
-    def take(self) -> tuple[Array, int]:
-        """A new array, and its address."""
-        array = np.empty(self._shape, self._dtype)
-        return array, address_of(array)
+        self._kept.append((tensor, tensor.node, array, address))
+        return tensor, address
 
 
 class Executable:
@@ -138,13 +124,10 @@ class Executable:
         self._readers = _readers([self._residences[k] for k in program.written])
         self._read = self._readers.states
         base, count = len(program.inputs), len(program.outputs)
-        self._fresh = [
-            (k, base + k, (_Scalar if prod(aval.shape) == 1 else _Ring)(*aval).take)
-            for k, aval in enumerate(program.outputs)
-            if k not in program.donated
-        ]
-        self._taken = [(k, base + k, j) for k, j in program.donated.items()]
-        self._outputs: list[Any] = [None] * count
+        self._fresh = [k for k in range(count) if k not in program.donated]
+        self._taken = tuple(program.donated.items())
+        self._base = base
+        self._rings: list[tuple[int, int, Ring]] = []
         fixed = [residence.address for residence in self._residences]
         fixed += [address_of(value) for value in self._constants]
         fixed += [address_of(self._arena), self._runtime.address]
@@ -159,20 +142,45 @@ class Executable:
 
         Raises what an op raised; States are then as they were.
         """
+        table, base = self._table, self._base
+        for k, value in enumerate(inputs):
+            table[k] = address_of(value)
+        outputs: list[Any] = [None] * len(self.program.outputs)
+        for k in self._fresh:
+            outputs[k] = value = aligned(*self.program.outputs[k])
+            table[base + k] = address_of(value)
+        for k, j in self._taken:
+            outputs[k], table[base + k] = inputs[j], table[j]
+        self._call()
+        return outputs
+
+    def prepare(self, makers: Sequence[Callable[[Array], Tensor]]) -> bool:
+        """Make ready for `results`: what makes a Tensor of each output. False if it cannot be."""
+        if self._taken or len(makers) != len(self.program.outputs):
+            return False
+        self._rings = [
+            (k, self._base + k, Ring(aval, make))
+            for k, (aval, make) in enumerate(zip(self.program.outputs, makers, strict=True))
+        ]
+        return True
+
+    def results(self, inputs: Sequence[Array]) -> list[Tensor]:
+        """`run`, but the outputs are Tensors, which may be those of an earlier call."""
         table = self._table
         for k, value in enumerate(inputs):
             table[k] = address_of(value)
-        outputs = self._outputs.copy()
-        for k, place, take in self._fresh:
-            outputs[k], table[place] = take()
-        for k, place, j in self._taken:
-            outputs[k], table[place] = inputs[j], table[j]
-        code = self._entry(table)
+        found: list[Any] = [None] * len(self._rings)
+        for k, place, ring in self._rings:
+            found[k], table[place] = ring.take()
+        self._call()
+        return found
+
+    def _call(self) -> None:
+        code = self._entry(self._table)
         if self._read:
             self._readers.expire()
         if code:
             self._fail(code)
-        return outputs
 
     # --- calls back into Python, and errors
 

@@ -19,7 +19,7 @@ from ..errors import UsageError
 from ..graph import Aval, Shape, where_called
 from ..tensor import State, Tensor
 
-__all__ = ["Argument", "Signature", "array_of", "is_whole", "signature_of"]
+__all__ = ["Argument", "Signature", "Static", "Whole", "array_of", "is_whole", "signature_of"]
 
 _BUILTIN = frozenset({dict, list, tuple, Tensor, np.ndarray, int, float, bool, str, type(None)})
 
