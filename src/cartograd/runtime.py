@@ -69,7 +69,7 @@ def aligned(shape: Shape, dtype: DType) -> Array:
     count = dtype.itemsize
     for n in shape:
         count *= n
-    raw = np.empty(count + ALIGNMENT, np.uint8)
+    raw: Any = np.empty(count + ALIGNMENT, np.uint8)
     start = -address_of(raw) % ALIGNMENT
     memory: Any = (ctypes.c_char * count).from_buffer(raw, start)  # NumPy would see through a view
     return np.ndarray(shape, dtype, memory)

@@ -102,7 +102,7 @@ def is_registered(tree: Any) -> bool:
     >>> is_registered([1, 2])
     False
     """
-    return _registered(type(tree)) is not None
+    return _registered(cast("type[Any]", type(tree))) is not None
 
 
 def _children(tree: Any) -> tuple[Any, Any, Sequence[Any]] | None:

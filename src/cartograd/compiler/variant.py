@@ -174,11 +174,8 @@ class Variant:
 def _maker(result: Result, tracked: Sequence[int]) -> tuple[int | None, Any, int | None]:
     """Of one leaf of the result: its output or the thing it is, and its place among the tracked."""
     place = result.output
-    return (
-        place,
-        result.thing,
-        tracked.index(place) if result.tracked and place is not None else None,
-    )
+    is_tracked = result.tracked and place is not None
+    return place, result.thing, tracked.index(place) if is_tracked else None
 
 
 def _plain(value: Array) -> Tensor:
