@@ -23,7 +23,7 @@ entry:
 from __future__ import annotations
 
 import struct
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -114,6 +114,7 @@ class Module:
         self.functions: list[str] = []
         self.declarations: dict[str, str] = {}
         self.tables: dict[bytes, tuple[str, str]] = {}
+        self._shared: dict[Hashable, str] = {}
 
     def function(
         self,
@@ -126,6 +127,13 @@ class Module:
     ) -> Builder:
         """Begin a function of pointers that do not overlap, then of 64-bit integers."""
         return Builder(self, name, pointers, integers, result=result, public=public)
+
+    def shared(self, key: Hashable, write: Callable[[str], None]) -> str:
+        """The name of a function that several kernels call; `write(name)` writes it, once."""
+        if key not in self._shared:
+            self._shared[key] = f"shared{len(self._shared)}"
+            write(self._shared[key])
+        return self._shared[key]
 
     def declare(self, name: str, result: str, args: Sequence[str]) -> None:
         """Declare a function of another module or an intrinsic."""

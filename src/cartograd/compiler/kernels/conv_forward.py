@@ -14,13 +14,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 
 from ...dtype import bfloat16, float16
 from ..ir import Builder, Index, Module
 from .conv_axes import Axis, Phase, axes_of, three_axes
 from .conv_patch import Row, copy_rows
 from .conv_spec import ConvSpec, Epilogue, accumulator
-from .conv_tile import Runs, Tile, Tiles, choose_vectors, most_places, split, tile_cost, transposed
+from .conv_tile import (
+    Runs,
+    Tile,
+    call_tile,
+    choose_vectors,
+    most_places,
+    split,
+    tile_cost,
+    turn_strip,
+)
 from .gemm_plan import Core
 from .strided import KernelCode, ceil_div, dot, nest, unravel
 
@@ -162,11 +172,6 @@ def _emit_pack(module: Module, name: str, plan: Plan, pointers: Sequence[str]) -
     with b.loop(b.integers["begin"], b.integers["end"]) as chunk:
         group, vector = unravel(b, chunk, (spec.groups, plan.vectors))
         first = b.imul(vector, lanes)
-        channels = [
-            b.iadd(b.imul(group, outs), b.imin(b.iadd(first, lane), outs - 1))
-            for lane in range(lanes)
-        ]
-        rows = [b.offset(b.params["w"], b.imul(o, spec.w.strides[0]), item) for o in channels]
         for phase, base in zip(plan.phases, _bases(plan), strict=True):
             steps = plan.steps(phase)
             if not steps:
@@ -175,19 +180,20 @@ def _emit_pack(module: Module, name: str, plan: Plan, pointers: Sequence[str]) -
                 b.params["scratch"],
                 b.imul(b.iadd(b.imul(chunk, steps), base), lanes * wide.itemsize),
             )
-            counts = (spec.w.shape[1], plan.axes[0].taps, phase[0].taps, phase[1].taps)
-            with nest(b, [(0, n) for n in counts]) as (c, kd, kh, kw):
-                step: Index = 0
-                for index, count in zip((c, kd, kh, kw), counts, strict=True):
-                    step = b.iadd(b.imul(step, count), index)
-                ks = [kd]
-                for k, p, axis in zip((kh, kw), phase, plan.axes[1:], strict=True):
-                    ks.append(b.index(b.iadd(b.imul(k, axis.tap_period), p.tap)))
-                at = dot(b, (c, *ks), spec.w.strides[1:])
-                here = b.offset(to, b.imul(step, lanes * wide.itemsize))
-                for lane, row in enumerate(rows):
-                    x = b.load(b.offset(row, at, item), spec.dtype)
-                    b.store(x, b.offset(here, lane * wide.itemsize))
+            taps = (plan.axes[0].taps, phase[0].taps, phase[1].taps)
+            with nest(b, [(0, spec.w.shape[1]), (0, lanes)]) as (c, lane):
+                # What fills the last vector repeats the last channel.
+                o = b.iadd(b.imul(group, outs), b.imin(b.iadd(first, lane), outs - 1))
+                row = b.offset(b.params["w"], dot(b, (o, c), spec.w.strides[:2]), item)
+                here = b.offset(to, b.imul(b.imul(c, prod(taps)), lanes * wide.itemsize))
+                here = b.offset(here, lane, wide.itemsize)
+                with nest(b, [(0, n) for n in taps]) as (kd, kh, kw):
+                    step = dot(b, (kd, kh, kw), (taps[1] * taps[2], taps[2], 1))
+                    ks = [kd]
+                    for k, p, axis in zip((kh, kw), phase, plan.axes[1:], strict=True):
+                        ks.append(b.index(b.iadd(b.imul(k, axis.tap_period), p.tap)))
+                    x = b.load(b.offset(row, dot(b, ks, spec.w.strides[2:]), item), spec.dtype)
+                    b.store(x, b.offset(here, b.imul(step, lanes * wide.itemsize)))
     b.finish()
 
 
@@ -222,10 +228,10 @@ class _Chunk:
     """Writes the code of one chunk."""
 
     def __init__(
-        self, b: Builder, tiles: Tiles, plan: Plan, epilogue: Epilogue, patch: str, area: str
+        self, b: Builder, plan: Plan, epilogue: Epilogue, patch: str, area: str, turned: str
     ) -> None:
-        self.b, self.tiles, self.plan, self.epilogue = b, tiles, plan, epilogue
-        self.patch, self.area = patch, area
+        self.b, self.plan, self.epilogue = b, plan, epilogue
+        self.patch, self.area, self.turned = patch, area, turned
         self.dtype = accumulator(plan.spec.dtype)
         self.size = plan.lanes * self.dtype.itemsize
 
@@ -239,7 +245,7 @@ class _Chunk:
             with b.loop(0, count) as i:
                 vector = b.iadd(start, b.imul(i, vectors))
                 self._sums(source, g, vector, vectors)
-                self._store((n, g, d, *first), vector, vectors, start + vectors * count)
+                self._store((n, g, d, *first), vector, vectors)
             start += vectors * count
 
     def _source(self, n: Index, g: Index, d: Index, first: tuple[Index, Index]) -> Source:
@@ -349,68 +355,49 @@ class _Chunk:
         tile = Tile(
             self.dtype, plan.lanes, vectors, entries, plan.rows * plan.columns, tuple(outer), inner
         )
-        self.tiles.call(b, tile, (x, w[0], t), counts, w[1], w[3])
+        call_tile(b, tile, (x, w[0], t), counts, w[1], w[3])
 
-    def _store(self, at: tuple[Index, ...], vector: Index, vectors: int, stop: int) -> None:
-        """Store the area's places that exist, of the channels that exist.
-
-        `stop` is the vector at which this run of tiles ends.
-        """
+    def _store(self, at: tuple[Index, ...], vector: Index, vectors: int) -> None:
+        """Store the area's places that exist, of the channels that exist."""
         b, plan = self.b, self.plan
         n, g, d, row, column = at
         _, high, wide = (a.places for a in plan.axes)
         outs = plan.spec.w.shape[0] // plan.spec.groups
         rows = b.imin(b.isub(high, row), plan.rows)
         place = b.iadd(b.imul(b.iadd(b.imul(d, high), row), wide), column)
-        channel = b.iadd(b.imul(g, outs), b.imul(vector, plan.lanes))
-        last = outs % plan.lanes if stop == plan.vectors else 0
-        # The last vector of channels may be a partial one, in the last tile of the last run.
-        whole: Index = vectors
-        if last:
-            final = b.cmp("eq", b.index(b.iadd(vector, vectors)), stop)
-            whole = b.isub(vectors, b.convert(final, b.index(0).dtype))
-
-        def run(v: Index, channels: int, first: Index, count: Index, p: Index) -> None:
-            t = b.offset(
-                self.area,
-                b.imul(b.iadd(b.imul(v, plan.rows * plan.columns), first), self.size),
-            )
-            o = b.iadd(channel, b.imul(v, plan.lanes))
-            self._turn(t, (n, o, p), channels, count)
-
-        def all_runs(v: Index, channels: int) -> None:
+        with b.loop(0, vectors) as v:
+            first = b.imul(b.iadd(vector, v), plan.lanes)
+            o = b.iadd(b.imul(g, outs), first)
+            channels = b.imin(b.isub(outs, first), plan.lanes)
+            t = b.offset(self.area, b.imul(v, plan.rows * plan.columns * self.size))
             if plan.columns == wide:
-                run(v, channels, 0, b.imul(rows, wide), place)
-                return
-            count = b.imin(b.isub(wide, column), plan.columns)
-            with b.loop(0, rows) as r:
-                run(v, channels, b.imul(r, plan.columns), count, b.iadd(place, b.imul(r, wide)))
+                self._turn(t, (n, o, place), channels, b.imul(rows, wide))
+            else:
+                count = b.imin(b.isub(wide, column), plan.columns)
+                with b.loop(0, rows) as r:
+                    here = b.offset(t, b.imul(r, plan.columns * self.size))
+                    self._turn(here, (n, o, b.iadd(place, b.imul(r, wide))), channels, count)
 
-        with b.loop(0, whole) as v:
-            all_runs(v, plan.lanes)
-        if last:
-            with b.loop(whole, vectors) as v:
-                all_runs(v, last)
-
-    def _turn(self, t: str, at: tuple[Index, Index, Index], channels: int, count: Index) -> None:
+    def _turn(self, t: str, at: tuple[Index, Index, Index], channels: Index, count: Index) -> None:
         """Store `count` vectors of channels from t on as vectors of places."""
-        b, lanes = self.b, self.plan.lanes
+        b, lanes, size = self.b, self.plan.lanes, self.size
         n, o, p = at
+        squares = b.idiv(b.iadd(count, lanes - 1), lanes)
+        turn_strip(
+            b, (t, size, lanes * size), (self.turned, size, lanes * size), squares,
+            (self.dtype, self.dtype), lanes, lanes - 1,
+        )  # fmt: skip
         whole = b.imul(b.idiv(count, lanes), lanes)
-        with b.loop(0, whole, lanes) as i:
-            rows = [
-                b.load(
-                    b.offset(t, b.imul(b.iadd(i, j), self.size)), self.dtype, lanes,
-                    align=self.size,
-                )
-                for j in range(lanes)
-            ]  # fmt: skip
-            for k, x in enumerate(transposed(b, rows)[:channels]):
-                self.epilogue.store(b, (n, b.iadd(o, k), b.iadd(p, i)), x, None)
-        with b.loop(whole, count) as i, b.loop(0, channels) as k:
-            at_t = b.iadd(b.imul(i, lanes), k)
-            x = b.load(b.offset(t, at_t, self._item), self.dtype)
-            self.epilogue.store(b, (n, b.iadd(o, k), b.iadd(p, i)), x, None)
+        with b.loop(0, channels) as k:
+            channel = b.iadd(o, k)
+            row = b.offset(self.turned, b.imul(k, size))
+            with b.loop(0, whole, lanes) as i:
+                x = b.load(b.offset(row, b.imul(i, size)), self.dtype, lanes, align=size)
+                self.epilogue.store(b, (n, channel, b.iadd(p, i)), x, None)
+            rest = b.offset(row, b.imul(whole, size))
+            with b.loop(0, b.isub(count, whole)) as i:
+                x = b.load(b.offset(rest, i, self._item), self.dtype)
+                self.epilogue.store(b, (n, channel, b.iadd(b.iadd(p, whole), i)), x, None)
 
 
 def emit_forward(
@@ -420,20 +407,19 @@ def emit_forward(
     plan = make_plan(three_axes(spec), core)
     pointers = ["x", "w", *epilogue.pointers, "scratch"]
     _emit_pack(module, f"{name}_pack", plan, pointers)
-    tiles = Tiles(module, name)
     b = module.function(name, pointers, ["begin", "end"])
     item = accumulator(spec.dtype).itemsize
     size = plan.lanes * item
     patch = plan.spec.w.shape[1] * _patch(plan.axes, plan.rows, plan.columns) * item + size
     widest = max(vectors for vectors, _ in plan.runs)
     room = "" if plan.direct else b.stack(patch)
-    area = b.stack(widest * plan.rows * plan.columns * size)
+    places = ceil_div(plan.rows * plan.columns, plan.lanes) * plan.lanes
+    area = b.stack((widest * plan.rows * plan.columns + plan.lanes) * size)
+    turned = b.stack(places * size)
     with b.loop(b.integers["begin"], b.integers["end"]) as chunk:
-        _Chunk(b, tiles, plan, epilogue, room, area).emit(chunk)
+        _Chunk(b, plan, epilogue, room, area, turned).emit(chunk)
     b.finish()
-    chunks = 1
-    for count in plan.grid:
-        chunks *= count
+    chunks = prod(plan.grid)
     packs = plan.spec.groups * plan.vectors
     return KernelCode(
         ((f"{name}_pack", packs), (name, chunks)), max(64, _packed_size(plan)), spec.flops,

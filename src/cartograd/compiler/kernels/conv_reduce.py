@@ -10,7 +10,6 @@ phase adds the slices in their order and stores the result.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
@@ -19,7 +18,16 @@ from ..ir import Builder, Index, Module, Value
 from .conv_axes import three_axes
 from .conv_patch import Row, copy_rows
 from .conv_spec import ConvSpec, Epilogue, Stores, accumulator
-from .conv_tile import Runs, Tile, Tiles, choose_vectors, most_places, split, tile_cost, transposed
+from .conv_tile import (
+    Runs,
+    Tile,
+    call_tile,
+    choose_vectors,
+    most_places,
+    split,
+    tile_cost,
+    turn_strip,
+)
 from .gemm_plan import Core
 from .strided import KernelCode, Strided, ceil_div, collapse, dot, nest, unravel
 
@@ -192,9 +200,9 @@ class _Slice:
     """Writes the code of one chunk: a slice of the sum, for some examples of one group."""
 
     def __init__(
-        self, b: Builder, tiles: Tiles, plan: Plan, patch: str, kernel: str
+        self, b: Builder, plan: Plan, patch: str, kernel: str
     ) -> None:  # fmt: skip
-        self.b, self.tiles, self.plan = b, tiles, plan
+        self.b, self.plan = b, plan
         self.patch, self.kernel = patch, kernel
         self.dtype = accumulator(plan.spec.dtype)
         self.item = self.dtype.itemsize
@@ -282,47 +290,42 @@ class _Slice:
         outs = spec.w.shape[0] // spec.groups
         wide = spec.w.shape[4]
         merged = plan.columns == wide and ws[3] == wide * ws[4]
+        start = dot(b, at, ws[1:])
         with b.loop(0, vectors) as v:
             o = b.imul(b.iadd(vector, v), lanes)
-            start = dot(b, at, ws[1:])
-            rows: list[str] = []
-            for lane in range(lanes):
-                channel = b.iadd(b.imul(g, outs), b.imin(b.iadd(o, lane), outs - 1))
-                offset = b.iadd(start, b.imul(channel, ws[0]))
-                rows.append(b.offset(b.params["w"], offset, item))
+            last = b.imin(b.isub(outs - 1, o), lanes - 1)
+            first = b.iadd(start, b.imul(b.iadd(b.imul(g, outs), o), ws[0]))
+            row = b.offset(b.params["w"], first, item)
             to = b.offset(self.kernel, b.imul(v, self.steps * self.size))
             with b.loop(0, counts[0]) as c:
-                here = b.imul(b.imul(c, counts[2]), counts[3])
+                here = b.offset(to, b.imul(b.imul(c, b.imul(counts[2], counts[3])), self.size))
+                there = b.offset(row, b.imul(c, ws[1]), item)
                 if merged:
-                    count = b.imul(counts[2], counts[3])
-                    self._turn_run(rows, b.imul(c, ws[1]), to, here, count)
+                    self._turn_run(there, here, b.imul(counts[2], counts[3]), last)
                 else:
                     with b.loop(0, counts[2]) as r:
-                        now = b.iadd(here, b.imul(r, counts[3]))
-                        moved = b.iadd(b.imul(c, ws[1]), b.imul(r, ws[3]))
-                        self._turn_run(rows, moved, to, now, counts[3])
+                        now = b.offset(here, b.imul(r, b.imul(counts[3], self.size)))
+                        moved = b.offset(there, b.imul(r, ws[3]), item)
+                        self._turn_run(moved, now, counts[3], last)
 
-    def _turn_run(
-        self, rows: Sequence[str], offset: Index, to: str, step: Index, count: Index
-    ) -> None:
-        """Turn `count` neighbours of each channel, `offset` from its row on."""
+    def _turn_run(self, source: str, target: str, count: Index, last: Index) -> None:
+        """Turn `count` neighbours of each channel; the `last` stands in for those after it."""
         b, lanes, spec = self.b, self.plan.lanes, self.plan.spec
         stride, item = spec.w.strides[4], spec.dtype.itemsize
+        pitch = spec.w.strides[0]
         whole: Index = 0
         if stride == 1:
-            whole = b.imul(b.idiv(count, lanes), lanes)
-            with b.loop(0, whole, lanes) as i:
-                at = b.iadd(offset, i)
-                square = [b.load(b.offset(row, at, item), spec.dtype, lanes) for row in rows]
-                here = b.offset(to, b.imul(b.iadd(step, i), self.size))
-                for k, x in enumerate(transposed(b, square)):
-                    b.store(x, b.offset(here, k * self.size), align=self.size)
-        with b.loop(whole, count) as i:
-            at = b.iadd(offset, b.imul(i, stride))
-            here = b.offset(to, b.imul(b.iadd(step, i), self.size))
-            for k, row in enumerate(rows):
-                x = b.load(b.offset(row, at, item), spec.dtype)
-                b.store(x, b.offset(here, k * self.item))
+            squares = b.idiv(count, lanes)
+            turn_strip(
+                b, (source, pitch * item, lanes * item), (target, self.size, lanes * self.size),
+                squares, (spec.dtype, self.dtype), lanes, last,
+            )  # fmt: skip
+            whole = b.imul(squares, lanes)
+        with b.loop(whole, count) as i, b.loop(0, lanes) as k:
+            at = b.iadd(b.imul(i, stride), b.imul(b.imin(last, k), pitch))
+            x = b.load(b.offset(source, at, item), spec.dtype)
+            here = b.iadd(b.imul(i, lanes), k)
+            b.store(x, b.offset(target, here, self.item))
 
     def _sums(self, t: str, vectors: int, counts: Sequence[Index], add: Index) -> None:
         """Add the block's tiles to the slice."""
@@ -380,7 +383,7 @@ class _Slice:
             levels.append(counts[3])
             inner = (1, 1)
         tile = Tile(self.dtype, plan.lanes, vectors, entries, plan.plane, tuple(outer), inner)
-        self.tiles.call(self.b, tile, pointers, levels, self.steps * self.size, add)
+        call_tile(self.b, tile, pointers, levels, self.steps * self.size, add)
 
 
 # --- the last phase ------------------------------------------------------------------------------
@@ -392,57 +395,73 @@ class _Combine:
     def __init__(self, b: Builder, plan: Plan, epilogue: Epilogue) -> None:
         self.b, self.plan, self.epilogue = b, plan, epilogue
         self.dtype = accumulator(plan.spec.dtype)
-        self.size = plan.lanes * self.dtype.itemsize
+        self.item = self.dtype.itemsize
+        self.size = plan.lanes * self.item
         self.outs = plan.spec.w.shape[0] // plan.spec.groups
         self.count = plan.spec.x.shape[0] * plan.places
         self.blocks = ceil_div(self.count, COMBINE)
+        self.area = b.stack(COMBINE * self.size)
+        self.turned = b.stack(COMBINE * self.size)
 
     def emit(self, chunk: Index) -> None:
         b, plan = self.b, self.plan
         lanes = plan.lanes
         g, v, block = unravel(b, chunk, (plan.spec.groups, plan.vectors, self.blocks))
         first = b.imul(block, COMBINE)
-        last = b.imin(b.iadd(first, COMBINE), self.count)
-        plane = b.iadd(b.imul(b.imul(g, plan.slices), plan.vectors), v)
-        source = b.offset(b.params["scratch"], b.imul(plane, plan.plane * self.size))
+        count = b.imin(b.isub(self.count, first), COMBINE)
+        self._add(g, v, first, count)
         o = b.imul(v, lanes)
         channel = b.iadd(b.imul(g, self.outs), o)
-        whole = first
+        channels = b.imin(b.isub(self.outs, o), lanes)
         epilogue = self.epilogue
         if isinstance(epilogue, Stores) and _joined(epilogue.y):
-            whole = b.iadd(first, b.imul(b.idiv(b.isub(last, first), lanes), lanes))
-            with b.loop(first, whole, lanes) as i:
-                rows = self._added(b.offset(source, b.imul(i, self.size)), lanes)
-                for k, x in enumerate(transposed(b, rows)):
-                    with self._there(o, k):
-                        at = b.iadd(i, b.imul(b.iadd(channel, k), epilogue.y.strides[1]))
-                        to = b.offset(b.params["y"], at, epilogue.y.dtype.itemsize)
-                        b.store(x, to, epilogue.y.dtype)
-        with b.loop(whole, last) as i:
-            (x,) = self._added(b.offset(source, b.imul(i, self.size)), 1)
-            n, p = b.idiv(i, plan.places), b.imod(i, plan.places)
-            for k in range(lanes):
-                with self._there(o, k):
-                    one = b.extract(x, k)
-                    epilogue.store(b, (n, b.iadd(channel, k), p), one, None)
+            self._store_rows(epilogue.y, first, count, channel, channels)
+            return
+        with b.loop(0, count) as i, b.loop(0, channels) as k:
+            n, p = (f(b.iadd(first, i), plan.places) for f in (b.idiv, b.imod))
+            x = b.load(b.offset(self.area, b.iadd(b.imul(i, lanes), k), self.item), self.dtype)
+            epilogue.store(b, (n, b.iadd(channel, k), p), x, None)
 
-    def _there(self, o: Index, k: int) -> AbstractContextManager[None]:
-        """Only if there is a channel k after channel o."""
-        if self.outs % self.plan.lanes == 0:
-            return nullcontext()
-        return self.b.when(self.b.cmp("lt", self.b.index(self.b.iadd(o, k)), self.outs))
-
-    def _added(self, source: str, count: int) -> list[Value]:
-        """The sums of all slices, of neighbouring vectors."""
+    def _add(self, g: Index, v: Index, first: Index, count: Index) -> None:
+        """Fill the area with sums over the slices, in their order."""
         b, plan = self.b, self.plan
+        plane = b.iadd(b.imul(b.imul(g, plan.slices), plan.vectors), v)
+        start = b.imul(b.iadd(b.imul(plane, plan.plane), first), self.size)
+        source = b.offset(b.params["scratch"], start)
         zero = b.const(0, self.dtype, plan.lanes)
-        totals = [b.variable(self.dtype, plan.lanes, zero) for _ in range(count)]
-        with b.loop(0, plan.slices) as s:
-            here = b.offset(source, b.imul(s, plan.vectors * plan.plane * self.size))
-            for k, total in enumerate(totals):
-                x = b.load(b.offset(here, k * self.size), self.dtype, plan.lanes, align=self.size)
+        with b.loop(0, count) as i:
+            total = b.variable(self.dtype, plan.lanes)
+            b.set(total, zero)
+            here = b.offset(source, b.imul(i, self.size))
+            with b.loop(0, plan.slices) as s:
+                one = b.offset(here, b.imul(s, plan.vectors * plan.plane * self.size))
+                x = b.load(one, self.dtype, plan.lanes, align=self.size)
                 b.set(total, b.add(b.get(total), x))
-        return [b.get(total) for total in totals]
+            b.store(b.get(total), b.offset(self.area, b.imul(i, self.size)))
+
+    def _store_rows(
+        self, y: Strided, first: Index, count: Index, channel: Index, channels: Index
+    ) -> None:
+        """Turn the area round and store each channel's sums, which are neighbours."""
+        b, lanes = self.b, self.plan.lanes
+        squares = b.idiv(b.iadd(count, lanes - 1), lanes)
+        turn_strip(
+            b, (self.area, self.size, lanes * self.size),
+            (self.turned, self.size, lanes * self.size), squares, (self.dtype, self.dtype), lanes,
+            lanes - 1,
+        )  # fmt: skip
+        whole = b.imul(b.idiv(count, lanes), lanes)
+        with b.loop(0, channels) as k:
+            at = b.iadd(first, b.imul(b.iadd(channel, k), y.strides[1]))
+            to = b.offset(b.params["y"], at, y.dtype.itemsize)
+            row = b.offset(self.turned, b.imul(k, self.size))
+            with b.loop(0, whole, lanes) as i:
+                x = b.load(b.offset(row, b.imul(i, self.size)), self.dtype, lanes)
+                b.store(x, b.offset(to, i, y.dtype.itemsize), y.dtype)
+            rest = b.offset(row, b.imul(whole, self.size))
+            with b.loop(0, b.isub(count, whole)) as i:
+                x = b.load(b.offset(rest, i, self.item), self.dtype)
+                b.store(x, b.offset(to, b.iadd(whole, i), y.dtype.itemsize), y.dtype)
 
 
 def _joined(y: Strided) -> bool:
@@ -466,7 +485,6 @@ def emit_reduce(
     plan = make_plan(three_axes(spec), core)
     operands = ["w", "x"] if turned else ["x", "w"]
     pointers = [*operands, *epilogue.pointers, "scratch"]
-    tiles = Tiles(module, name)
     b = module.function(name, pointers, ["begin", "end"])
     item = accumulator(spec.dtype).itemsize
     size = plan.lanes * item
@@ -474,7 +492,7 @@ def emit_reduce(
     widest = max(vectors for vectors, _ in plan.runs)
     kernel = b.stack(widest * plan.channels * plan.rows * plan.columns * size)
     with b.loop(b.integers["begin"], b.integers["end"]) as chunk:
-        _Slice(b, tiles, plan, patch, kernel).emit(chunk)
+        _Slice(b, plan, patch, kernel).emit(chunk)
     b.finish()
     last = f"{name}_add"
     b = module.function(last, pointers, ["begin", "end"])

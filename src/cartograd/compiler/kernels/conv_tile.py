@@ -15,9 +15,9 @@ from ...dtype import DType
 from ..ir import Builder, Index, Module, Value
 from .conv_spec import multiply_add
 
-__all__ = ["Runs", "Tile", "Tiles", "choose_vectors", "most_places", "split", "transposed"]
+__all__ = ["Runs", "Tile", "call_tile", "choose_vectors", "most_places", "split", "transposed"]
 
-_UNROLL = 8  # steps written out, at most
+_UNROLL = 4  # steps written out in a loop; more are little faster, and longer to compile
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,30 +40,21 @@ class Tile:
     inner: tuple[int, int]
 
 
-class Tiles:
-    """The tile functions of one kernel; equal ones are written once."""
-
-    def __init__(self, module: Module, name: str) -> None:
-        self.module, self.name = module, name
-        self.known: dict[Tile, str] = {}
-
-    def call(
-        self, b: Builder, tile: Tile, pointers: Sequence[str], counts: Sequence[Index],
-        pitch: Index, add: Index,
-    ) -> None:  # fmt: skip
-        """Run a tile: pointers to x, w and t, the counts of the outer levels, the pitch of w in
-        bytes, and whether the sums are added to what t holds."""
-        if tile not in self.known:
-            self.known[tile] = f"{self.name}_tile{len(self.known)}"
-            _emit_tile(self.module, self.known[tile], tile)
-        b.call(self.known[tile], [*pointers, *counts, pitch, add])
+def call_tile(
+    b: Builder, tile: Tile, pointers: Sequence[str], counts: Sequence[Index], pitch: Index,
+    add: Index,
+) -> None:  # fmt: skip
+    """Run a tile: pointers to x, w and t, the counts of the outer levels, the pitch of w in bytes,
+    and whether the sums are added to what t holds."""
+    name = b.module.shared(tile, lambda name: _emit_tile(b.module, name, tile))
+    b.call(name, [*pointers, *counts, pitch, add])
 
 
 def _unroll(count: int) -> int:
     """How many steps of the innermost level to write out."""
-    if count <= _UNROLL:
+    if count <= _UNROLL + 1:
         return count
-    return next((u for u in (8, 7, 6, 5, 4) if count % u == 0), 4)
+    return next((u for u in range(_UNROLL, 1, -1) if count % u == 0), 2)
 
 
 def _emit_tile(module: Module, name: str, tile: Tile) -> None:
@@ -173,6 +164,45 @@ def choose_vectors(vectors: int, cost: Callable[[int], float]) -> Runs:
 
 
 # --- squares -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Squares:
+    """The function that turns a strip of squares round: rows become columns."""
+
+    source: DType
+    target: DType
+    lanes: int
+
+
+def turn_strip(
+    b: Builder, source: tuple[str, Index, Index], target: tuple[str, Index, Index], count: Index,
+    dtypes: tuple[DType, DType], lanes: int, last: Index,
+) -> None:  # fmt: skip
+    """Turn `count` squares of `lanes` x `lanes` elements round, one after the other.
+
+    Source and target are a pointer, the distance of the rows (in the target: of what were columns)
+    and that of squares, in bytes. In place of rows after the `last` that one is read again. The
+    code is shared by all kernels of the module.
+    """
+    key = _Squares(*dtypes, lanes)
+    name = b.module.shared(key, lambda name: _emit_squares(b.module, name, key))
+    b.call(name, [source[0], target[0], *source[1:], *target[1:], last, count])
+
+
+def _emit_squares(module: Module, name: str, key: _Squares) -> None:
+    integers = ["row", "step", "column", "move", "last", "count"]
+    b = module.function(name, ["x", "y"], integers)
+    row, step, column, move, last, count = (b.integers[i] for i in integers)
+    starts = [b.imul(b.imin(last, k), row) for k in range(key.lanes)]
+    with b.loop(0, count) as i:
+        x = b.offset(b.params["x"], b.imul(i, step))
+        y = b.offset(b.params["y"], b.imul(i, move))
+        rows = [b.load(b.offset(x, start), key.source, key.lanes) for start in starts]
+        for k, value in enumerate(transposed(b, rows)):
+            y = b.offset(y, column) if k else y
+            b.store(value, y, key.target)
+    b.finish()
 
 
 def transposed(b: Builder, rows: Sequence[Value]) -> list[Value]:
