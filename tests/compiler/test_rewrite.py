@@ -34,6 +34,7 @@ from cartograd.ops.movement import (
 )
 from cartograd.ops.op import argument, constant, full, like
 from cartograd.ops.reduce import max_op, sum_op
+from cartograd.ops.window import window_sum
 from cartograd.tensor import wrap
 from cartograd.trace import tracing
 from tests.random_programs import Array, random_program
@@ -239,7 +240,7 @@ CASES = (
     Case("identity", "positive", lambda x: e.positive(x), S),
     Case(
         "move-full",
-        "reshape",
+        None,
         lambda x: x + reshape(full((20, 5), x.dtype, 0.3), shape=(100,)),
         (((100,),),),
     ),
@@ -282,6 +283,35 @@ CASES = (
         None,
         lambda x: cast(_broadcast(x, 2, 3), dtype=np.dtype("float64")),
         (((3,),),),
+    ),
+    Case("masked", None, lambda c, x: e.where(c, e.where(c, x, like(x, 0.0)) * x, x), (BOOL, M)),
+    Case(
+        "through-broadcast", None, lambda x: _pad(_broadcast(x, 4, 3), (0, 1), (0, 2)), (((3,),),)
+    ),
+    Case(
+        "through-broadcast",
+        None,
+        lambda x: window_sum(
+            _broadcast(x, 4, 6), window=(2,), strides=(2,), padding=((0, 0),), dilation=(1,)
+        ),
+        (((6,),),),
+    ),
+    Case(
+        "through-broadcast",
+        "where",
+        lambda x: e.where(
+            window_sum(
+                _pad(full((64, 96, 4, 4), x.dtype, 1.0), (0, 0, 1, 1), (0, 0, 1, 1), (0, 0, 1, 1)),
+                window=(2, 2),
+                strides=(1, 1),
+                padding=((0, 0), (0, 0)),
+                dilation=(1, 1),
+            ).ne(full((64, 96, 8, 8), x.dtype, 0.0)),
+            x,
+            like(x, 0.0),
+        ),
+        (((64, 96, 8, 8),),),
+        special=False,
     ),
     Case("window", "pad", lambda x: _pad(x, (0, 0, 0), (0, 0, 0)), (C,)),
     Case("window", "pad", lambda x: _pad(x, (-1, 0, 0), (0, -1, 0)), (C,)),
@@ -631,6 +661,15 @@ def test_a_value_from_before_the_trace_is_a_constant() -> None:
     found = rewrite(graph, check=agree(values(graph, special=False))).graph
     assert count(found, "exp") == 0
     assert [node.op.name for node in found.captured] == ["parameter"]
+
+
+def test_an_input_that_has_a_value_is_still_an_input() -> None:
+    x = cg.asarray([1.0, 2.0], requires_grad=True)
+    y = cg.exp(x * 1.0)
+    graph = Graph([x.node], [y.node])
+    sample = [np.array([0.5, -1.0], np.float32)]
+    found = rewrite(graph, check=agree(sample)).graph
+    assert [node.op.name for node in found.nodes] == ["parameter", "exp"]
 
 
 def test_merged_nodes_keep_every_origin() -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import UsageError
 from ..evaluate import run
 from ..graph import Graph, Node, Origin, set_mode
-from .rewrites.algebra import ALGEBRA, PERMUTED
+from .rewrites.algebra import ALGEBRA, MASKED, PERMUTED
 from .rewrites.loops import DESCEND, LOOPS
 from .rewrites.masks import INTO, MASKS
 from .rewrites.scans import join_rule, keep_rule
@@ -64,11 +64,12 @@ class Notes:
     regions: dict[Node, int] = field(default_factory=dict[Node, int])
 
 
-LOCAL: tuple[Rule, ...] = (*LOOPS, *FOLD, *ALGEBRA, *SHAPES, *MASKS)
+LOCAL: tuple[Rule, ...] = (*LOOPS, *SHAPES, *FOLD, *ALGEBRA, *MASKS)
 COUNTED: tuple[Rule, ...] = (
     SWAP,
     PAD_LAST,
     PERMUTED,
+    MASKED,
     INTO,
 )  # those that ask how often a node is used
 

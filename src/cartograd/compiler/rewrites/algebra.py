@@ -33,7 +33,7 @@ from ...ops.movement import broadcast, identity, permute, reshape, stop_gradient
 from ...ops.op import ASSIGN, FULL, Op, full, like
 from .walk import Rule, Walk, fill_of, size_of
 
-__all__ = ["ALGEBRA", "PERMUTED"]
+__all__ = ["ALGEBRA", "MASKED", "PERMUTED"]
 
 Params = Mapping[str, Any]
 Nodes = tuple[Node, ...]
@@ -152,6 +152,19 @@ def _choice(w: Walk, op: Op, inputs: Nodes, params: Params, aval: Any) -> Node |
     return None
 
 
+def _masked(w: Walk, op: Op, inputs: Nodes, params: Params, aval: Any) -> Node | None:
+    """A choice of something made of a choice by the same test: of what that one takes."""
+    test, x, y = inputs
+    for k, z in ((1, x), (2, y)):
+        if z.op.family != "elementwise" or z.op is where or w.uses.get(z, 2) > 1:
+            continue
+        given = [v.inputs[k] if v.op is where and v.inputs[0] is test else v for v in z.inputs]
+        if tuple(given) != z.inputs:
+            made = w.make(z.op, tuple(given), z.params)
+            return w(where, test, *((made, y) if k == 1 else (x, made)))
+    return None
+
+
 def _logic(w: Walk, op: Op, inputs: Nodes, params: Params, aval: Any) -> Node | None:
     """Truth values that are known, or said twice."""
     x = inputs[0]
@@ -261,4 +274,5 @@ ALGEBRA = (
     Rule("sink", _sink, family="elementwise"),
     Rule("reshape-after", _after, family="elementwise"),
 )
+MASKED = Rule("masked", _masked, (where,))
 PERMUTED = Rule("permute-after", _permuted, family="elementwise")

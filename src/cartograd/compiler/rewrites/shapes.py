@@ -23,6 +23,7 @@ from ...ops.movement import (
 )
 from ...ops.op import FULL, Op, full
 from ...ops.reduce import max_op, min_op, sum_op
+from ...ops.window import window_sum
 from .walk import Rule, Walk, fill_of, size_of
 
 __all__ = ["PAD_LAST", "SHAPES", "SWAP"]
@@ -151,6 +152,28 @@ def _through(w: Walk, op: Op, inputs: Nodes, params: Params, aval: Any) -> Node 
         broadcast, _reshaped(w, source, tuple(1 if n == 1 else next(rest) for n in shape)),
         shape=shape,
     )  # fmt: skip
+
+
+def _repeat(w: Walk, op: Op, inputs: Nodes, params: Params, aval: Any) -> Node | None:
+    """A pad or a sum over windows of what is the same along axes that it leaves alone."""
+    x = inputs[0]
+    if x.op is not broadcast and x.op is not FULL:
+        return None
+    if op is pad:
+        every = zip(params["low"], params["high"], params["interior"], strict=True)
+        alone = [not any(part) for part in every]
+    else:
+        alone = [k < x.ndim - len(params["window"]) for k in range(x.ndim)]
+    old = (1,) * x.ndim if x.op is FULL else _padded(x.inputs[0], x.ndim)
+    thin = [free and n == 1 for free, n in zip(alone, old, strict=True)]
+    shape = tuple([1 if t else n for t, n in zip(thin, x.shape, strict=True)])
+    if size_of(shape) >= x.size:
+        return None
+    if x.op is FULL:
+        small = w.intern_full(full(shape, x.dtype, x.params["fill"]))
+    else:
+        small = _spread(w, _reshaped(w, x.inputs[0], old), shape)
+    return w(broadcast, w.make(op, (small,), params), shape=aval[0])
 
 
 def _window(w: Walk, op: Op, inputs: Nodes, params: Params, aval: Any) -> Node | None:
@@ -437,6 +460,7 @@ SHAPES = (
     Rule("move-full", _moved_full, (*_MOVES, max_op, min_op)),
     Rule("compose", _compose, (*_MOVES, cast)),
     Rule("through-broadcast", _through, (permute, reshape, slice_op, flip, cast)),
+    Rule("through-broadcast", _repeat, (pad, window_sum)),
     Rule("window", _window, (pad, slice_op)),
     Rule("slice-first", _slice_first, (slice_op,)),
     Rule("concat", _alone, (concat,)),

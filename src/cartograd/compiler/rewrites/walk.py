@@ -17,6 +17,7 @@ import numpy as np
 from ...dtype import DType
 from ...errors import CartogradError
 from ...graph import NO_PARAMS, Aval, Graph, Node, Origin, Shape
+from ...ops.movement import broadcast
 from ...ops.op import CONSTANT, FULL, OUTPUT, PARAMETER, Op, full, quiet
 
 __all__ = ["Rule", "Walk", "count_uses", "fill_of", "key_of", "nested", "size_of"]
@@ -26,7 +27,7 @@ Params = Mapping[str, Any]
 Found = Node | tuple[Node, ...]
 
 FEW = 64  # a constant of no more elements is computed while compiling
-MANY = 1 << 18  # so is one of no more elements than it is computed from, up to this number
+MANY = 1 << 18  # so is one of up to this number, unless it only repeats another
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,6 +144,7 @@ class Walk:
     `region` is the checkpointed call being inlined: its nodes are shared with no others, so that
     what is to be computed again on the way back is not kept instead. `uses` says how often a node
     of the graph walked is used, where that is known. `state` is for rules to remember things in.
+    `depends` are nodes that have a value, and yet are to be computed from inputs that have one too.
     """
 
     rules: Sequence[Rule]
@@ -155,6 +157,7 @@ class Walk:
     tables: dict[Op, list[Rule]] = field(default_factory=dict[Op, list[Rule]])
     used: dict[Node, set[int]] = field(default_factory=dict[Node, set[int]])
     state: dict[Any, Any] = field(default_factory=dict[Any, Any])
+    depends: set[Node] = field(default_factory=set[Node])
     source: Node | None = None
     region: int = 0
 
@@ -171,7 +174,7 @@ class Walk:
             if node in known:
                 continue
             self.source = node
-            if node.value is not None:
+            if node.value is not None and node not in self.depends:
                 known[node] = self.leaf(node)
             elif not node.inputs:
                 known[node] = node
@@ -303,6 +306,11 @@ class Walk:
 
     def graph(self, graph: Graph) -> Graph:
         """A whole graph, walked: the same inputs, outputs one to one."""
+        if any(x.value is not None for x in graph.inputs):
+            self.depends.update(graph.inputs)
+            for node in graph.nodes:
+                if any(x in self.depends for x in node.inputs):
+                    self.depends.add(node)
         known = self.walk(graph.nodes, dict(zip(graph.inputs, graph.inputs, strict=True)))
         return Graph(
             graph.inputs,
@@ -333,10 +341,10 @@ def fold(walk: Walk, op: Op, inputs: tuple[Node, ...], params: Params, aval: Any
             alike = False
     shape, dtype = aval
     alike = alike and op.family == "elementwise"
-    if not alike and size_of(shape) > FEW:
-        room = max([x.size for x in inputs if x.op is CONSTANT], default=0)
-        if size_of(shape) > min(room, MANY):
-            return None
+    # What only repeats a constant is cheaper made than read.
+    most = FEW if op is broadcast else MANY
+    if not alike and size_of(shape) > most:
+        return None
     try:
         with quiet():
             y = np.asarray(op.eval(*[_value(x, alike) for x in inputs], **params))
@@ -350,6 +358,6 @@ def fold(walk: Walk, op: Op, inputs: tuple[Node, ...], params: Params, aval: Any
 FOLD = (
     *(
         Rule("fold", fold, family=family)
-        for family in ("elementwise", "movement", "reduce", "contract", "index", "random")
+        for family in ("elementwise", "movement", "reduce", "contract", "index", "window", "random")
     ),
 )
