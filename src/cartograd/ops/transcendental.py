@@ -14,7 +14,7 @@ import numpy as np
 
 from . import slopes, special
 from .arithmetic import PAIRS, POSITIVE, REAL, Array, binary, sample, square, unary
-from .codes import angle, bell, exponential, logarithm, plane
+from .codes import angle, bell, exponential, logarithm, plane, quantile
 from .codes import arithmetic as code
 from .op import Op
 from .samples import Sample
@@ -321,13 +321,14 @@ normal_density: Op = unary(
 erfinv: Op = unary(
     "erfinv", special.erfinv, lambda y, x: erfinv_slope(x), kinds="floating", delicate=True,
     flops=2 * TRANSCENDENTAL, samples=_UNIT, doc="The number whose error function is x.",
-    kink="The derivative at -1 and 1 is inf.",
+    kink="The derivative at -1 and 1 is inf.", emit=quantile.erfinv,
 )  # fmt: skip
 erfinv_slope: Op = unary(
     "erfinv_slope", special.erfinv_slope, lambda y, x: 2.0 * erfinv(x) * square(y),
     kinds="floating", delicate=True, flops=2 * TRANSCENDENTAL, tags=("internal",), samples=_UNIT,
     formula="sqrt(pi)/2 * exp(erfinv(x)**2)",
     doc="The derivative of erfinv, through which its rounding error would be magnified.",
+    emit=quantile.erfinv_slope,
 )  # fmt: skip
 
 

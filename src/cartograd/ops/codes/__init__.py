@@ -12,3 +12,4 @@ from . import bell as bell
 from . import exponential as exponential
 from . import logarithm as logarithm
 from . import plane as plane
+from . import quantile as quantile

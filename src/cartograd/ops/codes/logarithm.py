@@ -21,6 +21,7 @@ __all__ = [
     "log1p",
     "log2",
     "log10",
+    "log_normal",
     "pow_",
     "pow_derivative",
 ]
@@ -92,11 +93,20 @@ def _edges(b: Any, x: Any, y: Any, end: float) -> Any:
     return b.select(inside, y, edge)
 
 
+def _natural(b: Any, m: Any, k: Any) -> Any:
+    """log(m 2**k), m in [sqrt(1/2), sqrt 2)."""
+    high, low = _LOG2_PARTS[m.dtype]
+    return b.fma(k, high, _log_parts(b, b.sub(m, 1.0), b.mul(k, low)))
+
+
+def log_normal(b: Any, x: Any) -> Any:
+    """The natural logarithm of positive normal numbers."""
+    return _natural(b, *_split(b, x))
+
+
 def log(b: Any, x: Any) -> Any:
     """The natural logarithm."""
-    m, k = _normal(b, x)
-    high, low = _LOG2_PARTS[x.dtype]
-    return _edges(b, x, b.fma(k, high, _log_parts(b, b.sub(m, 1.0), b.mul(k, low))), 0.0)
+    return _edges(b, x, _natural(b, *_normal(b, x)), 0.0)
 
 
 def log2(b: Any, x: Any) -> Any:
