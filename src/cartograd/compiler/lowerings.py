@@ -48,7 +48,7 @@ from .views import contiguous
 
 __all__ = ["LOWERINGS", "core_of"]
 
-Write = Callable[[Module, str, Any], KernelCode]
+Write = Callable[[Module, str, Any, Any], KernelCode]
 Lowering = Callable[[Node, list[Operand], list[Node]], Opaque | None]
 LOWERINGS: dict[Op, Lowering] = {}
 
@@ -78,7 +78,7 @@ def _packed(node: Node) -> Strided:
 
 
 def _writer(emit: Callable[..., KernelCode], spec: Any) -> Write:
-    return lambda module, name, cpu: emit(module, name, spec)
+    return lambda module, name, cpu, fused: emit(module, name, spec)
 
 
 def _opaque(
@@ -111,11 +111,13 @@ def _contract(node: Node, operands: list[Operand], outputs: list[Node]) -> Opaqu
         contiguous(node.shape),
     )
 
-    def write(module: Module, name: str, cpu: Any) -> KernelCode:
-        made = emit_matmul(module, name, spec, core_of(cpu))
+    def write(module: Module, name: str, cpu: Any, fused: Any) -> KernelCode:
+        made = emit_matmul(module, name, spec, core_of(cpu), fused)
         return KernelCode(tuple((q.name, q.chunks) for q in made.phases), made.scratch)
 
-    return _opaque(node, "matmul", spec, operands, outputs, write, spec.flops)
+    made = _opaque(node, "matmul", spec, operands, outputs, write, spec.flops)
+    made.groups = (len(spec.batch), len(spec.m), len(spec.n))
+    return made
 
 
 @lowers(conv)
@@ -129,10 +131,13 @@ def _conv(node: Node, operands: list[Operand], outputs: list[Node]) -> Opaque | 
         params["padding"], params["x_dilation"], params["w_dilation"], params["groups"],
     )  # fmt: skip
 
-    return _opaque(
+    made = _opaque(
         node, "conv", spec, operands, outputs,
-        lambda module, name, cpu: emit_conv(module, name, spec, core_of(cpu)), spec.flops,
+        lambda module, name, cpu, fused: emit_conv(module, name, spec, core_of(cpu), fused),
+        spec.flops,
     )  # fmt: skip
+    made.groups = (1, 1, node.ndim - 2)
+    return made
 
 
 def _places(
@@ -181,6 +186,8 @@ def _scatter(node: Node, operands: list[Operand], outputs: list[Node], add: bool
         x.shape, base, _strided(updates, operands[1]), places, node.params["axes"], add
     )
     own = [operands[1], *used] if zero else [operands[0], operands[1], *used]
+    if zero:  # for the error that a bad index raises any array of the shape will do
+        operands = [Operand(operands[1].leaf, operands[1].offset, (0,) * x.ndim), *operands[1:]]
     return _opaque(
         node,
         "scatter",
@@ -188,7 +195,7 @@ def _scatter(node: Node, operands: list[Operand], outputs: list[Node], add: bool
         own,
         outputs,
         _writer(emit_scatter, spec),
-        updates.size,
+        x.size + updates.size,
         operands,
         True,
     )

@@ -18,15 +18,17 @@ from ..errors import CompileError
 from ..graph import Graph, Node, set_mode
 from ..ops.movement import cast, concat, identity, pad, reshape
 from ..ops.op import CONSTANT, FULL, OUTPUT, build
-from .kernel import Host, Kernel, Loop, Nest, Operand, Root, Stage
+from .kernel import Host, Kernel, Loop, Nest, Opaque, Operand, Root, Stage
+from .kernels.epilogue import grouped
 from .kernels.reducers import REDUCERS, Reducer
 from .lowerings import LOWERINGS
-from .tape import Load, Tape, is_point, strided
+from .tape import Apply, Cast, Load, Step, Tape, is_point, strided
 from .views import VIEWS, ZERO, Affine, Index, NeedsSplit, NotAffine, contiguous, flatten
 
 __all__ = ["Schedule", "schedule"]  # fmt: skip
 
 HEAVY = 10  # FLOPs of an expression from which computing it twice costs more than keeping it
+BEHIND = 40  # steps that are done with each result of a product without being a nest of their own
 LARGEST = 160  # nodes of an expression from which it is cut, so that no kernel grows without end
 
 
@@ -181,6 +183,9 @@ class _Plan:
         loads = [step for step in tape.steps if isinstance(step, Load)] if self.fuse else []
         after = max((self.made.get(load.leaf, -1) for load in loads), default=-1)
         after = max(after, self.made.get(root.buffer, -1))
+        if after >= 0 and self._attach(self.kernels[after], root, tape, loads):
+            self._note(self.kernels[after], after)
+            return
         for number in self._candidates(loads, after):
             kernel = self.kernels[number]
             if isinstance(kernel, Nest) and self._join(kernel, root, tape, loads):
@@ -188,6 +193,47 @@ class _Plan:
                 return
         stage = Stage(root.extents, root.kept, tape, [root])
         self.add(Nest(root.kept, [stage]))
+
+    def _attach(self, kernel: Kernel, root: Root, tape: Tape, loads: Sequence[Load]) -> bool:
+        """Make a root part of what is done with the results of a product or a convolution."""
+        if not isinstance(kernel, Opaque) or not kernel.groups or root.reducer is not None:
+            return False
+        result = kernel.outputs[0]
+        axes = [k for k, count in enumerate(kernel.groups) for _ in range(count)]
+        groups = [k for k, n in zip(axes, result.shape, strict=True) if n != 1]
+        extents = tuple(n for n in result.shape if n != 1)
+        if root.extents != extents or not extents:
+            return False
+        strides = contiguous(extents)
+        whole = Affine(0, tuple(enumerate(strides)))
+        made = {result, *(r.buffer for r in kernel.epilogue.roots)} if kernel.epilogue else {result}
+        if any(load.leaf in made and load.offset != whole for load in loads):
+            return False
+        if root.store != whole or not any(load.leaf in made for load in loads):
+            return False
+        before = len(kernel.epilogue.tape.steps) if kernel.epilogue else 0
+        if before + len(tape.steps) > BEHIND or _has_invariants(tape):
+            return False
+        moved: list[Step] = []
+        for step in tape.steps:
+            if isinstance(step, Load):
+                offset = grouped(step.offset, extents, groups)
+                if offset is None:
+                    return False
+                moved.append(step._replace(offset=offset))
+            else:
+                moved.append(step)
+        store = grouped(whole, extents, groups)
+        if store is None:
+            return False
+        tape.steps[:] = moved
+        root.store = store
+        root.extents, root.kept = (0, 0, 0), 3
+        if kernel.epilogue is None:
+            kernel.epilogue = Stage(root.extents, 3, tape, [root])
+        else:
+            _merge(kernel.epilogue, root, tape)
+        return True
 
     def _candidates(self, loads: Sequence[Load], after: int) -> list[int]:
         """Numbers of kernels that a root may join: the maker of its last input, then siblings."""
@@ -298,6 +344,21 @@ def _identity_prefix(offset: Affine, maker: Root, root: Root) -> int:
     return 0
 
 
+def _has_invariants(tape: Tape) -> bool:
+    """Whether a tape computes something that is the same for all elements."""
+    varies: list[bool] = []
+    for step in tape.steps:
+        if isinstance(step, Load):
+            varies.append(bool(step.offset.terms))
+        elif isinstance(step, Apply):
+            varies.append(any(varies[k] for k in step.args))
+        else:
+            varies.append(isinstance(step, Cast) and varies[step.arg])
+        if isinstance(step, (Apply, Cast)) and not varies[-1]:
+            return True
+    return False
+
+
 def _merge(stage: Stage, root: Root, tape: Tape) -> None:
     """Append a root's steps to a stage, sharing those that are there."""
     known: dict[Any, int] = {}
@@ -369,7 +430,18 @@ def schedule(graph: Graph, leaves: Sequence[Node], *, fuse: bool = True) -> Sche
             break
         except _Materialise as trouble:
             plan.roots.add(trouble.node)
-    return Schedule(plan.kernels, outputs, [*leaves])
+    return Schedule(_used(plan.kernels, outputs), outputs, [*leaves])
+
+
+def _used(kernels: Sequence[Kernel], outputs: Sequence[Node]) -> list[Kernel]:
+    """The kernels that outputs depend on: some do without an operand that was made for them."""
+    needed = set(outputs)
+    found: list[Kernel] = []
+    for kernel in reversed(kernels):
+        if needed.intersection(kernel.writes()):
+            found.append(kernel)
+            needed.update(kernel.reads())
+    return found[::-1]
 
 
 def _add(plan: _Plan, node: Node) -> None:
