@@ -521,6 +521,20 @@ def test_random_programs_keep_their_values(off: str | None) -> None:
             rewrite(graph, off=names, check=agree(inputs, tolerance=1e4))
 
 
+def test_random_programs_keep_what_is_not_finite() -> None:
+    for seed in range(40, 52):
+        graphs, inputs = _program(seed)
+        rng = np.random.default_rng(seed)
+        strange = [np.array(x) for x in inputs]
+        for x in strange:
+            flat = x.reshape(-1)
+            for k in rng.integers(0, max(x.size, 1), x.size // 4 + 1)[: x.size]:
+                flat[k] = rng.choice(SPECIAL)
+        with np.errstate(all="ignore"):
+            for graph in graphs:
+                rewrite(graph, check=agree(strange, tolerance=1e6))
+
+
 def _train(model: Any, loss_of: Callable[..., Any], *specs: tuple[Any, ...]) -> Graph:
     """The graph of a training step with Adam: the loss, then every State's new value."""
     optimizer = cg.optim.Adam(model.parameters(), lr=1e-2)

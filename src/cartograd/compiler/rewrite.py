@@ -163,6 +163,11 @@ def agree(*samples: Sequence[Array], tolerance: float = 64.0) -> Check:
 
     Non-finite elements must be the same; others may differ by `tolerance` units of rounding of the
     largest finite element of their array (a sum in another order). UsageError names the pass.
+
+    >>> import cartograd as cg
+    >>> graph = cg.trace(lambda x: x * 1.0)(cg.ones(2))
+    >>> len(rewrite(graph, check=agree([np.array([0.5, np.nan], np.float32)])).graph.nodes)
+    1
     """
 
     def check(name: str, before: Graph, after: Graph) -> None:

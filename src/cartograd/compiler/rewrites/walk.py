@@ -44,7 +44,11 @@ class Rule:
 
 
 def size_of(shape: Shape) -> int:
-    """The number of elements of a shape."""
+    """The number of elements of a shape.
+
+    >>> size_of((2, 3)), size_of(())
+    (6, 1)
+    """
     count = 1
     for n in shape:
         count *= n
@@ -52,12 +56,20 @@ def size_of(shape: Shape) -> int:
 
 
 def fill_of(node: Node) -> int | float | bool | None:
-    """The one value of a `full` node; None for any other."""
+    """The one value of a `full` node; None for any other.
+
+    >>> fill_of(full((3,), np.dtype("float32"), 0.5))
+    0.5
+    """
     return node.params["fill"] if node.op is FULL else None
 
 
 def bits(value: Any) -> Any:
-    """A param as a key: equal for params that mean the same, and for no others."""
+    """A param as a key: equal for params that mean the same, and for no others.
+
+    >>> bits((0, 1)) == bits((0, 1)), bits(0.0) == bits(-0.0), bits(1) == bits(True)
+    (True, False, False)
+    """
     kind = cast("type", value.__class__)
     if kind is int or kind is str:
         return value
@@ -118,7 +130,12 @@ def nested(graph: Graph) -> Iterator[Graph]:
 
 
 def count_uses(nodes: Sequence[Node], outputs: Sequence[Node]) -> dict[Node, int]:
-    """How often each node is used, as an input or an output."""
+    """How often each node is used, as an input or an output.
+
+    >>> x = full((3,), np.dtype("float32"), 0.5)
+    >>> count_uses([x], [x, x])[x]
+    2
+    """
     uses: dict[Node, int] = {}
     for node in nodes:
         for x in node.inputs:
