@@ -14,8 +14,9 @@ import pytest
 
 from cartograd.compiler.ir import Builder, Module, Value, register_dtype
 from cartograd.compiler.llvm import compile_text, load
+from cartograd.compiler.tape import convert, is_point
 from cartograd.dtype import ALL, DType, bool_, float32, float64, kind_of
-from cartograd.ops.op import REGISTRY, Op
+from cartograd.ops.op import REGISTRY, Op, argument
 from tests.ops.truth import BINARY, DIGITS, UNARY, Binary, Unary
 from tests.ops.ulps import points_of
 
@@ -353,3 +354,45 @@ def test_codes_decline_what_may_raise() -> None:
         assert declines(REGISTRY[name], int32)
         assert not declines(REGISTRY[name], uint32)
     assert declines(REGISTRY["gaussian"], float32, n=9)
+
+
+def test_the_compiler_asks_codes_about_literals() -> None:
+    x = argument((4,), np.dtype("int32"))
+    floor_divide = REGISTRY["floor_divide"]
+    assert is_point(floor_divide(x, 7))
+    assert not is_point(floor_divide(x, 0))
+    assert not is_point(floor_divide(x, x))
+
+
+@pytest.mark.parametrize("source", ALL, ids=lambda d: d.name)
+def test_conversions_are_those_of_cast(source: DType) -> None:
+    rng = np.random.default_rng(0)
+    kind = kind_of(source)
+    if kind == "floating":  # beyond 2**31 what NumPy gives depends on the processor
+        ends = [np.inf, -np.inf, np.nan, -0.0, 0.5, -0.5, 1e-7, 65504.0]
+        x = np.concatenate([rng.uniform(-300, 300, 64), rng.uniform(-2e9, 2e9, 64), ends])
+    else:
+        info = np.iinfo(source) if kind != "bool" else np.iinfo("uint8")
+        x = rng.integers(info.min, info.max, 100, dtype=info.dtype, endpoint=True)
+    with np.errstate(all="ignore"):
+        x = x.astype(source)
+    for target in ALL:
+        if kind == "floating" and target.name in ("uint32", "uint64"):
+            x = np.abs(x)
+            x = x[x.astype(np.float64) < 2.0**31]
+        module = Module()
+        b = module.function("f", ["x", "y"], ["n"], public=True)
+        with b.loop(0, b.integers["n"], 4) as i:
+            y = convert(b, b.load(b.offset("%x", i, source.itemsize), source, 4), target)
+            b.store(y, b.offset("%y", i, target.itemsize), target)
+        b.finish()
+        native = load(compile_text(module.text()), ["f"])
+        given = np.ascontiguousarray(x[: x.size // 4 * 4])
+        got = np.empty(given.shape, target)
+        call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+        call(native.address("f"))(given.ctypes.data, got.ctypes.data, given.size)
+        with np.errstate(all="ignore"):
+            want = REGISTRY["cast"].eval(given, target)
+        good = alike(got, want)
+        at = int(np.argmin(good))
+        assert good.all(), (target.name, given[at], got[at], want[at])

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..dtype import DType, bool_
+from ..dtype import DType, bool_, int32, is_floating, is_integer
 from ..errors import CompileError
 from ..graph import Node
 from ..ops.movement import cast, reshape
@@ -63,16 +63,25 @@ def is_point(node: Node) -> bool:
         return True
     if op.emit is None:
         return False
-    dtypes = tuple([x.dtype for x in node.inputs])
-    key = (op, dtypes, tuple(node.params.items()) if node.params else ())
+    # Codes of integers depend on literals: x // 7 cannot raise, x // y can.
+    asked = tuple([(x.dtype, _literal(x)) for x in node.inputs])
+    key = (op, asked, tuple(node.params.items()) if node.params else ())
     known = _supported.get(key)
     if known is None:
         # The op's code may decline some dtypes or params: ask it, on paper.
         b = Builder(Module(), "probe", [])
-        values = [Value(f"%x{k}", register_dtype(d), 4) for k, d in enumerate(dtypes)]
+        values = [
+            Value(f"%x{k}", register_dtype(d), 4) if fill is None else b.const(fill, d, 4)
+            for k, (d, fill) in enumerate(asked)
+        ]
         found = op.emit(b, *values, **node.params)
         known = _supported[key] = found is not None
     return known
+
+
+def _literal(node: Node) -> int | None:
+    """The integer in every element of a node that says so."""
+    return int(node.params["fill"]) if node.op is FULL and is_integer(node.dtype) else None
 
 
 def strided(node: Node, is_leaf: Callable[[Node], bool]) -> tuple[Node, Affine]:
@@ -140,10 +149,10 @@ class Tape:
                 continue
             op = current.op
             step: int | None = None
-            if not own and self.is_leaf(current):
-                step = self._load(current, flatten(at, contiguous(current.shape)))
-            elif op is FULL:
+            if op is FULL:  # also where it is in memory: codes want literals
                 step = self._add(Fill(current.params["fill"], current.dtype))
+            elif not own and self.is_leaf(current):
+                step = self._load(current, flatten(at, contiguous(current.shape)))
             elif op is CONSTANT and current.size == 1:
                 step = self._add(Fill(current.value.item(), current.dtype))
             elif op in VIEWS:
@@ -203,4 +212,6 @@ def convert(b: Builder, x: Value, dtype: DType) -> Value:
     """A value as another dtype, as `cast` means it."""
     if dtype == bool_ and x.dtype != bool_:
         return b.cmp("ne", x, b.like(x, 0))
+    if is_floating(x.dtype) and is_integer(dtype) and dtype.itemsize < 4:
+        x = b.convert(x, int32)  # NumPy's way beyond the range: the low bits of a larger integer
     return b.convert(x, dtype)
