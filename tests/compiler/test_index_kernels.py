@@ -211,6 +211,20 @@ def test_an_index_out_of_range_is_reported_by_its_place(bad: int, order: Order) 
     assert bad_index(status, 6) == (0, 3)
 
 
+def test_a_bad_index_leaves_what_is_updated_in_place() -> None:
+    for dtype in (np.float32, np.float16):
+        x = np.arange(300000, dtype=dtype).reshape(3000, 100)
+        index = np.random.default_rng(9).integers(0, 3000, 400)
+        updates = np.ones((400, 100), dtype)
+        spec = ScatterSpec(x.shape, None, strided(updates), (strided(index),), (0,), in_place=True)
+        want = scatter_add.eval(x, updates, index, axes=(0,))
+        assert same(run_scatter(spec, x.copy(), [updates, index], backwards)[1], want)
+        index[390] = 3000
+        status, y = run_scatter(spec, x.copy(), [updates, index], at_once)
+        assert bad_index(status, 400) == (0, 390)
+        assert same(y, x)
+
+
 def test_the_first_array_with_a_bad_index_is_named() -> None:
     x = np.zeros((2, 2))
     rows, columns = np.array([0, 1, 2]), np.array([5, 0, 0])

@@ -103,8 +103,9 @@ class ScatterSpec:
     """What `scatter_add` (or `scatter_set`, without `add`) does.
 
     `base` is what is written over: an array, or None for zeros; with `in_place` it is what the
-    output holds already. Pointers: base (if there is an array that is not in place), updates,
-    every index that is Strided, out, scratch (if any), status.
+    output holds already, which a bad index then leaves as it is. Pointers: base (if there is an
+    array that is not in place), updates, every index that is Strided, out, scratch (if any),
+    status.
     """
 
     shape: Shape
@@ -253,7 +254,7 @@ def _choose(spec: ScatterSpec, indices: _Indices) -> _Split | None:
     """How to divide a scatter; None where it is too small."""
     shape, axes = spec.shape, spec.axes
     size = math.prod(shape)
-    want = min(64, (size + spec.updates.size) // GRAIN)
+    want = min(64, ((0 if spec.in_place else size) + spec.updates.size) // GRAIN)
     if want < 2 or size == 0:
         return None
     for place, axis in zip(spec.indices, axes, strict=True):
@@ -327,6 +328,8 @@ def emit_scatter(module: Module, name: str, spec: ScatterSpec) -> KernelCode:
     """Write the kernel of a scatter: the base is written first, then the updates in their order."""
     s = _Scatter(module, name, spec)
     phases: list[tuple[str, int]] = []
+    if spec.in_place:
+        phases.append((_emit_check(s), ceil_div(s.indices.count, GRAIN)))
     if s.sorted:
         phases.append((_emit_order(s), 1))
     if s.split and s.split.by == "":
@@ -376,6 +379,17 @@ def _round(b: Builder, s: _Scatter) -> None:
         b.store(value, b.offset(b.params["out"], offsets[0], s.dtype.itemsize), s.dtype)
 
     sweep(b, s.over(b, [s.packed]), [0], lanes_of(float32), copy)
+
+
+def _emit_check(s: _Scatter) -> str:
+    """Write the phase that looks at all indices before anything is written; the name of it."""
+    b, indices = s.function("_check"), s.indices
+    shape, steps = collapse(indices.shape, indices.strides)
+    with b.loop(*part(b, GRAIN, indices.count)) as flat:
+        where = unravel(b, flat, shape)
+        indices.load(b, [dot(b, where, step) for step in steps], flat)
+    b.finish()
+    return s.name + "_check"
 
 
 def _emit_order(s: _Scatter) -> str:
@@ -449,14 +463,21 @@ def _update(b: Builder, s: _Scatter) -> None:
             start = dot(b, found, tuple([s.packed[a] for a in spec.axes]))
             sweep(b, loops, [start, source], lanes_of(s.wide), write)
 
-    if not s.sorted:
-        with nest(b, positions.ranges) as where:
-            update([dot(b, where, steps) for steps in positions.strides])
-        return
-    shape, steps = collapse(indices.shape, strides)
-    starts = b.offset(b.params["scratch"], s.sums)
-    order = b.offset(starts, s.chunks + 2, 8)
-    first, last = (b.load(b.offset(starts, b.integers[i], 8), int64) for i in ("begin", "end"))
-    with b.loop(first, last) as i:
-        where = unravel(b, b.load(b.offset(order, i, 8), int64), shape)
-        update([dot(b, where, step) for step in steps])
+    def update_all() -> None:
+        if not s.sorted:
+            with nest(b, positions.ranges) as where:
+                update([dot(b, where, steps) for steps in positions.strides])
+            return
+        shape, steps = collapse(indices.shape, strides)
+        starts = b.offset(b.params["scratch"], s.sums)
+        order = b.offset(starts, s.chunks + 2, 8)
+        first, last = (b.load(b.offset(starts, b.integers[i], 8), int64) for i in ("begin", "end"))
+        with b.loop(first, last) as i:
+            where = unravel(b, b.load(b.offset(order, i, 8), int64), shape)
+            update([dot(b, where, step) for step in steps])
+
+    if spec.in_place:
+        with b.when(b.cmp("eq", b.load(b.params["status"], int64), 0)):
+            update_all()
+    else:
+        update_all()
