@@ -20,8 +20,9 @@ from ..graph import Graph, Node, Origin, set_mode
 from .rewrites.algebra import ALGEBRA, MASKED, PERMUTED
 from .rewrites.loops import DESCEND, LOOPS
 from .rewrites.masks import INTO, MASKS
+from .rewrites.products import PRODUCTS, SWAP
 from .rewrites.scans import join_rule, keep_rule
-from .rewrites.shapes import PAD_LAST, SHAPES, SWAP
+from .rewrites.shapes import PAD_LAST, SHAPES
 from .rewrites.walk import FOLD, Rule, Walk, count_uses, nested
 
 __all__ = ["PASSES", "RULES", "Applied", "Rewritten", "agree", "rewrite"]
@@ -64,7 +65,7 @@ class Notes:
     regions: dict[Node, int] = field(default_factory=dict[Node, int])
 
 
-LOCAL: tuple[Rule, ...] = (*LOOPS, *SHAPES, *FOLD, *ALGEBRA, *MASKS)
+LOCAL: tuple[Rule, ...] = (*LOOPS, *SHAPES, *PRODUCTS, *FOLD, *ALGEBRA, *MASKS)
 COUNTED: tuple[Rule, ...] = (
     SWAP,
     PAD_LAST,

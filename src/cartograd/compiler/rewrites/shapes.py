@@ -1,14 +1,13 @@
-"""Rules of ops that move elements, reduce them, or multiply arrays: fewer and smaller moves."""
+"""Rules of ops that move elements or reduce them: fewer and smaller moves."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
 from ...dtype import is_floating
 from ...graph import Node, Shape
-from ...ops.contract import contract
 from ...ops.elementwise import add, multiply
 from ...ops.movement import (
     broadcast,
@@ -26,18 +25,20 @@ from ...ops.reduce import max_op, min_op, sum_op
 from ...ops.window import window_sum
 from .walk import Rule, Walk, fill_of, size_of
 
-__all__ = ["PAD_LAST", "SHAPES", "SWAP"]
+__all__ = ["PAD_LAST", "SHAPES", "reshaped", "spread"]
 
 Params = Mapping[str, Any]
 Nodes = tuple[Node, ...]
 Ints = tuple[int, ...]
 
 
-def _reshaped(w: Walk, x: Node, shape: Shape) -> Node:
+def reshaped(w: Walk, x: Node, shape: Shape) -> Node:
+    """x in another shape."""
     return x if x.shape == shape else w(reshape, x, shape=shape)
 
 
-def _spread(w: Walk, x: Node, shape: Shape) -> Node:
+def spread(w: Walk, x: Node, shape: Shape) -> Node:
+    """x repeated to a shape."""
     return x if x.shape == shape else w(broadcast, x, shape=shape)
 
 
@@ -62,7 +63,7 @@ def _compose(w: Walk, op: Op, inputs: Nodes, params: Params, aval: Any) -> Node 
             return w(permute, x.inputs[0], axes=tuple([inner[a] for a in axes]))
         moved = [a for a in axes if x.shape[a] != 1]
         if moved == sorted(moved):  # axes of size 1 stand anywhere in memory
-            return _reshaped(w, x, aval[0])
+            return reshaped(w, x, aval[0])
         return None
     if op is flip:
         axes = tuple(a for a in params["axes"] if x.shape[a] > 1)
@@ -86,7 +87,7 @@ def _compose(w: Walk, op: Op, inputs: Nodes, params: Params, aval: Any) -> Node 
             k += 1
         return w(broadcast, w(reshape, x, shape=x.shape[k:]), shape=aval[0]) if k else None
     if op is reshape and x.op is reshape:
-        return _reshaped(w, x.inputs[0], aval[0])
+        return reshaped(w, x.inputs[0], aval[0])
     if op is slice_op and x.op is slice_op:
         inner_start, inner_step = x.params["starts"], x.params["steps"]
         starts = tuple(
@@ -131,25 +132,25 @@ def _through(w: Walk, op: Op, inputs: Nodes, params: Params, aval: Any) -> Node 
         return None
     old = _padded(source, x.ndim)
     if op is permute:
-        wide = _reshaped(w, source, old)
+        wide = reshaped(w, source, old)
         return w(broadcast, w(permute, wide, axes=params["axes"]), shape=shape)
     if op is slice_op:
         starts, stops, steps = params["starts"], params["stops"], params["steps"]
         thin = [n == 1 for n in old]
         part = w(
-            slice_op, _reshaped(w, source, old),
+            slice_op, reshaped(w, source, old),
             starts=tuple(0 if t else a for t, a in zip(thin, starts, strict=True)),
             stops=tuple(1 if t else a for t, a in zip(thin, stops, strict=True)),
             steps=tuple(1 if t else a for t, a in zip(thin, steps, strict=True)),
         )  # fmt: skip
-        return _spread(w, part, shape)
+        return spread(w, part, shape)
     # a reshape that only adds or drops axes of size 1
     kept = [(n, m) for n, m in zip(x.shape, old, strict=True) if n != 1]
     if [n for n, _ in kept] != [n for n in shape if n != 1]:
         return None
     rest = iter([m for _, m in kept])
     return w(
-        broadcast, _reshaped(w, source, tuple(1 if n == 1 else next(rest) for n in shape)),
+        broadcast, reshaped(w, source, tuple(1 if n == 1 else next(rest) for n in shape)),
         shape=shape,
     )  # fmt: skip
 
@@ -172,7 +173,7 @@ def _repeat(w: Walk, op: Op, inputs: Nodes, params: Params, aval: Any) -> Node |
     if x.op is FULL:
         small = w.intern_full(full(shape, x.dtype, x.params["fill"]))
     else:
-        small = _spread(w, _reshaped(w, x.inputs[0], old), shape)
+        small = spread(w, reshaped(w, x.inputs[0], old), shape)
     return w(broadcast, w.make(op, (small,), params), shape=aval[0])
 
 
@@ -322,7 +323,7 @@ def _single(w: Walk, op: Op, inputs: Nodes, params: Params, aval: Any) -> Node |
     x = inputs[0]
     axes: Ints = params["axes"]
     if all(x.shape[a] == 1 for a in axes):
-        return _reshaped(w, x, aval[0])
+        return reshaped(w, x, aval[0])
     if x.op is op:
         inner: Ints = x.params["axes"]
         rest = [k for k in range(x.inputs[0].ndim) if k not in inner]
@@ -356,7 +357,7 @@ def _repeated(w: Walk, op: Op, inputs: Nodes, params: Params, aval: Any) -> Node
         return None
     part = w(op, x.inputs[0], axes=own) if own else x.inputs[0]
     kept = tuple(n for k, n in enumerate(old) if k not in axes)
-    part = _spread(w, _reshaped(w, part, kept), aval[0])
+    part = spread(w, reshaped(w, part, kept), aval[0])
     if op is not sum_op:
         return part
     factor = float(count) if aval[1].kind == "f" else count
@@ -367,91 +368,6 @@ def _exact(fill: Any, count: int, dtype: Any) -> bool:
     """Whether count * fill is a number of the dtype."""
     product = float(fill) * count
     return float(dtype.type(product)) == product
-
-
-# --- products ------------------------------------------------------------------------------------
-
-
-def _operand(axes: Sequence[int], order: Ints, used: set[int]) -> Ints | None:
-    """Axes of a permuted array as those of the array; None if its free axes change their order."""
-    free = [order[k] for k in range(len(order)) if k not in used]
-    return None if free != sorted(free) else tuple([order[k] for k in axes])
-
-
-def _unmoved(w: Walk, op: Op, inputs: Nodes, params: Params, aval: Any) -> Node | None:
-    """A product of permuted arrays: of the arrays themselves, with their axes named anew."""
-    axes, batch = list(params["axes"]), list(params["batch"])
-    given = list(inputs)
-    for k, x in enumerate(inputs):
-        if x.op is permute:
-            order: Ints = x.params["axes"]
-            used = {*axes[k], *batch[k]}
-            summed, stacked = _operand(axes[k], order, used), _operand(batch[k], order, used)
-            if summed is not None and stacked is not None:
-                axes[k], batch[k], given[k] = summed, stacked, x.inputs[0]
-    if tuple(given) == inputs:
-        return None
-    return w(contract, *given, axes=tuple(axes), batch=tuple(batch))
-
-
-def _outer(w: Walk, op: Op, inputs: Nodes, params: Params, aval: Any) -> Node | None:
-    """A product that sums nothing, or one term: a multiplication, which other ops can join."""
-    axes: tuple[Ints, Ints] = params["axes"]
-    batch: tuple[Ints, Ints] = params["batch"]
-    x, y = inputs
-    if any(x.shape[a] != 1 for a in axes[0]):
-        return None
-    shape: Shape = aval[0]
-    n = len(batch[0])
-    m = x.ndim - n - len(axes[0])  # free axes of x
-    k = len(shape) - n - m
-    sides: list[Node] = []
-    for z, summed, stack, before, after in (
-        (x, axes[0], batch[0], 0, k),
-        (y, axes[1], batch[1], m, 0),
-    ):
-        free = [a for a in range(z.ndim) if a not in summed and a not in stack]
-        z = w(permute, z, axes=(*stack, *free, *summed))
-        kept = z.shape[: z.ndim - len(summed)]
-        wide = (*kept[:n], *(1,) * before, *kept[n:], *(1,) * after)
-        sides.append(_spread(w, _reshaped(w, z, wide), shape))
-    return w(multiply, *sides)
-
-
-def _swap(w: Walk, op: Op, inputs: Nodes, params: Params, aval: Any) -> Node | None:
-    """A permuted product: the product with its inputs exchanged, or its batch axes in order.
-
-    So are the products in a permuted sum.
-    """
-    return _swapped(w, inputs[0], params["axes"], 8)
-
-
-def _swapped(w: Walk, x: Node, order: Ints, deep: int) -> Node | None:
-    if w.uses.get(x, 2) > 1 or not deep:
-        return None
-    if x.op is add:
-        left = _swapped(w, x.inputs[0], order, deep - 1)
-        right = None if left is None else _swapped(w, x.inputs[1], order, deep - 1)
-        return None if left is None or right is None else w(add, left, right)
-    if x.op is permute:
-        inner: Ints = x.params["axes"]
-        back = tuple([inner[a] for a in order])
-        return x.inputs[0] if back == tuple(range(len(back))) else None
-    if x.op is not contract:
-        return None
-    axes, batch = x.params["axes"], x.params["batch"]
-    n = len(batch[0])
-    if sorted(order[:n]) != list(range(n)):
-        return None
-    stack = tuple([tuple([side[k] for k in order[:n]]) for side in batch])
-    a, b = x.inputs
-    split = a.ndim - len(axes[0])
-    left, right = tuple(range(n, split)), tuple(range(split, x.ndim))
-    if order[n:] == left + right:
-        return w(contract, a, b, axes=axes, batch=stack)
-    if order[n:] == right + left:
-        return w(contract, b, a, axes=axes[::-1], batch=stack[::-1])
-    return None
 
 
 _MOVES = (permute, reshape, broadcast, slice_op, flip)
@@ -467,8 +383,5 @@ SHAPES = (
     Rule("join-pads", _join, (add,)),
     Rule("single", _single, (sum_op, max_op, min_op)),
     Rule("repeated", _repeated, (sum_op, max_op, min_op)),
-    Rule("contract-permute", _unmoved, (contract,)),
-    Rule("outer", _outer, (contract,)),
 )
-SWAP = Rule("permute-contract", _swap, (permute,))
 PAD_LAST = Rule("pad-last", _pad_last, (permute,))
