@@ -96,7 +96,7 @@ class Operand:
 class Opaque:
     """A kernel of its own kind.
 
-    `spec` says all that its code depends on; `emit(module, name, cpu)` writes the code; its
+    `spec` says all that its code depends on; `emit(module, name, cpu, fused)` writes the code; its
     functions take the operands, the outputs, scratch (if any) and, if it can fail, a status.
     """
 
@@ -105,20 +105,36 @@ class Opaque:
     spec: Hashable
     operands: list[Operand]  # that its functions take
     outputs: list[Node]
-    emit: Callable[[Module, str, Any], KernelCode]
+    emit: Callable[[Module, str, Any, Any], KernelCode]
     flops: int
     bytes: int
     inputs: list[Operand]  # of the op
     fails: bool = False
+    groups: tuple[int, ...] = ()  # how many axes of the output are in each of the epilogue's three
+    epilogue: Stage | None = None  # elementwise values of the output, over those three axes
 
     def reads(self) -> list[Node]:
         """The leaves it reads."""
         used = [*self.operands, *self.inputs] if self.fails else self.operands
-        return list(dict.fromkeys(operand.leaf for operand in used))
+        found = dict.fromkeys(operand.leaf for operand in used)
+        found.update(dict.fromkeys(self.beside()))
+        return list(found)
+
+    def beside(self) -> list[Node]:
+        """What its epilogue reads but for its own output."""
+        if self.epilogue is None:
+            return []
+        steps = self.epilogue.tape.steps
+        own = self.outputs[0]
+        return list(
+            dict.fromkeys(s.leaf for s in steps if isinstance(s, Load) and s.leaf is not own)
+        )
 
     def writes(self) -> list[Node]:
         """The buffers it writes."""
-        return self.outputs
+        if self.epilogue is None:
+            return self.outputs
+        return [*self.outputs, *(root.buffer for root in self.epilogue.roots)]
 
 
 @dataclass(slots=True, eq=False)

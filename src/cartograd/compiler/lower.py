@@ -21,13 +21,14 @@ from . import memory
 from .control import emit_loop
 from .ir import Module
 from .kernel import Host, Kernel, Loop, Nest, Opaque, Operand
+from .kernels.epilogue import Fused, Target
 from .kernels.loops import ROW, NestCode, collapse, emit_nest, nest_chunks, nest_key, work
 from .kernels.strided import KernelCode
 from .options import Options
 from .program import HostCall, KernelInfo, NativeProgram, Slot
 from .schedule import schedule
 from .tape import Load
-from .views import contiguous
+from .views import Affine, contiguous
 
 __all__ = ["ENTRY", "PROFILE", "lower"]
 
@@ -99,7 +100,7 @@ class FunctionLowering:
         self._table(donated)
         self.order = self._ordered(self.plan.kernels)
         self.copies: list[tuple[Node, Place]] = []
-        self.scratch: dict[int, int] = {}
+        self.local: set[Node] = set()
         self.inner: dict[int, list[Function]] = {}
 
     # --- places
@@ -222,7 +223,8 @@ class FunctionLowering:
             for buffer in kernel.writes():
                 if buffer in self.places or first[buffer] != k or buffer.size == 0:
                     continue
-                if isinstance(kernel, Nest) and self._local(kernel, buffer, readers, k, last):
+                if self._local(kernel, buffer, readers, k, last):
+                    self.local.add(buffer)
                     continue
                 size = buffer.size * buffer.dtype.itemsize
                 lives.append(memory.Life(buffer, size, k, last[buffer]))
@@ -256,6 +258,8 @@ class FunctionLowering:
         if k not in reading:
             return True
         kernel = order[k]
+        if isinstance(kernel, Opaque):
+            return self._in_place_behind(kernel, buffer, given)
         if not isinstance(kernel, Nest):
             return False
         number = next(
@@ -266,17 +270,33 @@ class FunctionLowering:
             return False
         for n, stage in enumerate(kernel.stages):
             for step in stage.tape.steps:
-                if isinstance(step, Load) and step.leaf is given:
-                    if n != number or step.offset != root.store:
-                        return False
+                other = n != number or (isinstance(step, Load) and step.offset != root.store)
+                if isinstance(step, Load) and step.leaf is given and other:
+                    return False
         return True
 
+    @staticmethod
+    def _in_place_behind(kernel: Opaque, buffer: Node, given: Node) -> bool:
+        """Whether a kernel's epilogue reads a given value only where it writes the new one."""
+        if kernel.epilogue is None or any(o.leaf is given for o in kernel.operands):
+            return False
+        found = [r for r in kernel.epilogue.roots if r.buffer is buffer]
+        return bool(found) and all(
+            step.offset == found[0].store
+            for step in kernel.epilogue.tape.steps
+            if isinstance(step, Load) and step.leaf is given
+        )
+
     def _local(
-        self, nest: Nest, buffer: Node, readers: Mapping[Node, list[int]], k: int,
+        self, nest: Kernel, buffer: Node, readers: Mapping[Node, list[int]], k: int,
         last: Mapping[Node, int],
     ) -> bool:  # fmt: skip
-        """Whether a value is needed by its own nest alone, and fits in a register or a row."""
+        """Whether a value is needed by its own kernel alone, and fits in a register or a row."""
         if last[buffer] > k or any(r != k for r in readers.get(buffer, ())):
+            return False
+        if isinstance(nest, Opaque):
+            return nest.epilogue is not None
+        if not isinstance(nest, Nest):
             return False
         (root,) = [r for r in nest.roots if r.buffer is buffer][:1]
         if not root.whole:
@@ -336,6 +356,7 @@ class FunctionLowering:
                 self._call_opaque(k, kernel)
             elif isinstance(kernel, Host):
                 self._call_host(kernel.node, kernel.operands, kernel.outputs)
+                self._note(kernel.node.op.name, "host", (kernel.node,), 0, 0, 1, False)
             else:
                 emit_loop(self, k, kernel, self.inner[k])
         for node, target in self.copies:
@@ -386,12 +407,42 @@ class FunctionLowering:
         moved = sum(n.size * n.dtype.itemsize for n in nodes if n in numbers)
         self._note(code.name, "loops", nest_nodes(nest), total, moved, chunks, parallel)
 
+    def _behind(self, kernel: Opaque) -> tuple[Fused | None, list[Node]]:
+        """The epilogue of a kernel, and the buffers of its pointers in order."""
+        stage = kernel.epilogue
+        if stage is None:
+            return None, []
+        names: dict[Node, str] = {}
+        seen: dict[Hashable, str] = {}
+        buffers: list[Node] = []
+        for node in [*kernel.beside(), *kernel.writes()]:
+            if node in self.local:
+                continue
+            where: Hashable = self.places.get(node) or node
+            if where not in seen:
+                seen[where] = f"e{len(seen)}"
+                buffers.append(node)
+            names[node] = seen[where]
+        targets = [Target(r.buffer, r.step, r.store) for r in stage.roots]
+        result = kernel.outputs[0]
+        if result in names:
+            sizes = [1, 1, 1]
+            axes = [k for k, count in enumerate(kernel.groups) for _ in range(count)]
+            for axis, n in zip(axes, result.shape, strict=True):
+                sizes[axis] *= n
+            strides = contiguous(tuple(sizes))
+            store = Affine(0, tuple((k, s) for k, s in enumerate(strides) if sizes[k] != 1))
+            targets.append(Target(result, -1, store))
+        batch = result.shape[: kernel.groups[0]]
+        return Fused(stage.tape, targets, result, names, batch), buffers
+
     def _opaque(self, kernel: Opaque) -> KernelCode:
-        key = (kernel.kind, kernel.spec)
+        fused, _ = self._behind(kernel)
+        key = (kernel.kind, kernel.spec, fused.key() if fused is not None else None)
         found = self.shared.opaques.get(key)
         if found is None:
             name = f"{kernel.kind}{len(self.shared.opaques)}"
-            found = kernel.emit(self.shared.module, name, self.shared.cpu)
+            found = kernel.emit(self.shared.module, name, self.shared.cpu, fused)
             self.shared.opaques[key] = found
         return found
 
@@ -401,7 +452,13 @@ class FunctionLowering:
         for operand in kernel.operands:
             base = self.pointer(self.place(operand.leaf))
             pointers.append(b.offset(base, operand.offset, operand.leaf.dtype.itemsize))
-        pointers += [self.pointer(self.place(node)) for node in kernel.outputs]
+        fused, buffers = self._behind(kernel)
+        if fused is None:
+            pointers += [self.pointer(self.place(node)) for node in kernel.outputs]
+        else:
+            if kernel.kind == "matmul":  # its own pointer for results is not used
+                pointers.append("null")
+            pointers += [self.pointer(self.place(node)) for node in buffers]
         arena = self.pointers[self.arena_entry]
         status = ""
         code = self._opaque(kernel)
@@ -415,9 +472,9 @@ class FunctionLowering:
                 pointers.append(status)
         for name, chunks in code.phases:
             parallel = self._call(name, pointers, chunks, kernel.flops, [])
-            self._note(
-                name, kernel.kind, (kernel.node,), kernel.flops, kernel.bytes, chunks, parallel
-            )
+            behind = tuple(kernel.epilogue.tape.nodes) if kernel.epilogue else ()
+            nodes = (kernel.node, *behind)
+            self._note(name, kernel.kind, nodes, kernel.flops, kernel.bytes, chunks, parallel)
         if kernel.fails:
             found = b.load_index(status)
             with b.when(b.cmp("ne", found, 0)):
@@ -472,7 +529,6 @@ class FunctionLowering:
         code = b.call_pointer(self.host, index, "%table")
         with b.when(b.cmp("ne", code, 0)):
             b.give_back(b.index(-1))
-        self._note(f"host{index}", "host", (node,), 0, 0, 1, False)
 
     def _slot(
         self, leaf: Node, shape: tuple[int, ...], strides: Sequence[int], offset: int
@@ -495,7 +551,6 @@ class FunctionLowering:
         self.shared.infos.append(
             KernelInfo(name, kind, flops, moved, chunks, parallel, tuple(nodes), tuple(origins))
         )
-
 
     def _start(self) -> None:
         """Look at the clock before a kernel, if profiling."""

@@ -9,7 +9,7 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -180,13 +180,14 @@ class _Plan:
 
     def place(self, root: Root, tape: Tape) -> None:
         """Put a root into a nest that suits it, or into one of its own."""
-        loads = [step for step in tape.steps if isinstance(step, Load)] if self.fuse else []
+        loads = [step for step in tape.steps if isinstance(step, Load)]
         after = max((self.made.get(load.leaf, -1) for load in loads), default=-1)
         after = max(after, self.made.get(root.buffer, -1))
-        if after >= 0 and self._attach(self.kernels[after], root, tape, loads):
+        if self.fuse and after >= 0 and self._attach(self.kernels[after], root, tape, loads):
             self._note(self.kernels[after], after)
             return
-        for number in self._candidates(loads, after):
+        numbers = self._candidates(loads, after, root.extents) if self.fuse else []
+        for number in numbers:
             kernel = self.kernels[number]
             if isinstance(kernel, Nest) and self._join(kernel, root, tape, loads):
                 self._note(kernel, number)
@@ -235,9 +236,11 @@ class _Plan:
             _merge(kernel.epilogue, root, tape)
         return True
 
-    def _candidates(self, loads: Sequence[Load], after: int) -> list[int]:
+    def _candidates(self, loads: Sequence[Load], after: int, extents: Sequence[int]) -> list[int]:
         """Numbers of kernels that a root may join: the maker of its last input, then siblings."""
         found = [after] if after >= 0 else []
+        if not extents:  # one element: with the others
+            found += range(after + 1, min(1, len(self.kernels)))
         for load in loads:
             if load.leaf.size > 1:
                 found += [k for k in self.readers.get(load.leaf, ())[-3:] if k > after]
@@ -268,7 +271,8 @@ class _Plan:
                 return False
         if not own and not (same and outer == nest.outer):
             return False
-        if len(nest.roots) >= 24 or sum(len(s.tape.steps) for s in nest.stages) > 400:
+        steps = sum(len(stage.tape.steps) for stage in nest.stages)
+        if (total > 1 and len(nest.roots) >= 24) or steps > 400:
             return False
         at = self._stage(nest, root, own)
         nest.outer = outer
@@ -424,7 +428,8 @@ def schedule(graph: Graph, leaves: Sequence[Node], *, fuse: bool = True) -> Sche
     while True:
         try:
             plan.kernels, plan.made, plan.readers = [], {}, {}
-            for node in sorted(plan.roots, key=lambda n: n.id):
+            early = _early(plan.roots, given)
+            for node in sorted(plan.roots, key=lambda n: (n not in early, n.id)):
                 if node not in given and node.op is not CONSTANT:
                     _add(plan, node)
             break
@@ -442,6 +447,21 @@ def _used(kernels: Sequence[Kernel], outputs: Sequence[Node]) -> list[Kernel]:
             found.append(kernel)
             needed.update(kernel.reads())
     return found[::-1]
+
+
+def _early(roots: Collection[Node], given: Collection[Node]) -> set[Node]:
+    """Roots of one element that depend on given elements alone: all go into one nest, first."""
+    ready: dict[Node, bool] = {}
+    for node in sorted(_reached(list(roots)), key=lambda n: n.id):
+        if node in given:
+            ready[node] = node.size == 1
+        else:
+            ready[node] = (
+                node.size == 1
+                and (is_point(node) or node.op in VIEWS or node.op in (FULL, CONSTANT))
+                and all(ready[x] for x in node.inputs)
+            )
+    return {node for node in roots if ready[node] and node not in given}
 
 
 def _add(plan: _Plan, node: Node) -> None:
@@ -474,7 +494,7 @@ def _add(plan: _Plan, node: Node) -> None:
         _map(plan, node, node)
     elif op.family == "control":
         outs = _outputs(plan, node)
-        plan.add(Loop(node, [x for x in node.inputs], outs))
+        plan.add(Loop(node, list(node.inputs), outs))
     else:
         operands = [plan.operand(x) for x in node.inputs]
         outs = _outputs(plan, node)
