@@ -633,6 +633,73 @@ def test_loops_inside_loops_join_and_keep() -> None:
     assert count(found, "contract") < count(plain, "contract")
 
 
+def _only_scan(f: Callable[..., Any], *args: Any) -> Node | None:
+    """The one scan of a rewritten function, None if there is none; values are checked."""
+    graph = cg.trace(f)(*args)
+    samples = [values(graph, special=False, seed=seed) for seed in range(2)]
+    found = rewrite(graph, check=agree(*samples)).graph.find("scan")
+    assert len(found) <= 1
+    return found[0] if found else None
+
+
+def test_a_loop_that_carries_nothing_on_is_none() -> None:
+    def f(x: Any) -> Any:
+        return cg.scan(lambda c, _: (c, x * 2.0), x, None, length=3)
+
+    assert _only_scan(f, cg.ones(2)) is None
+
+
+def test_rows_that_are_alike_are_a_constant_of_the_loop() -> None:
+    def f(x: Any, y: Any) -> Any:
+        rows = cg.broadcast_to(y, (4, 2))
+        return cg.scan(lambda c, r: (cg.sin(c) * r[0] + r[1], c), x, (rows, cg.ones((4, 2))))
+
+    node = _only_scan(f, cg.ones(2), cg.ones(2))
+    assert node is not None
+    assert len(node.inputs) == 2
+    assert node.params["constants"] == 1
+
+
+def test_rows_given_twice_are_read_once() -> None:
+    def f(x: Any, y: Any) -> Any:
+        return cg.scan(lambda c, r: (c * r[0] + r[1], None), x, (y, y * 1.0))[0]
+
+    node = _only_scan(f, cg.ones(2), cg.ones((4, 2)))
+    assert node is not None
+    assert len(node.inputs) == 2
+
+
+def test_small_constant_rows_stay_rows() -> None:
+    rows = cg.asarray(np.arange(4, dtype=np.float32))
+
+    def f(x: Any) -> Any:
+        return cg.scan(lambda c, r: (c * r + 1.0, c), x, rows)
+
+    node = _only_scan(f, cg.ones(()))
+    assert node is not None
+    assert node.params["constants"] == 0
+
+
+@pytest.mark.parametrize("length", [0, 1])
+def test_short_loops_keep_their_values(length: int) -> None:
+    def loss(w: Any, x: Any) -> Any:
+        last, rows = cg.scan(lambda c, _: (cg.sin(c @ cg.exp(w)), c), x, None, length=length)
+        return cg.sum(last) + cg.sum(rows)
+
+    graph = cg.trace(cg.value_and_grad(loss))(cg.ones((2, 2)), cg.ones((3, 2)))
+    rewrite(graph, check=agree(values(graph, special=False)))
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_choice_that_is_known_is_its_branch(taken: bool) -> None:
+    def f(x: Any) -> Any:
+        return cg.cond(cg.asarray(taken), lambda a: cg.sin(a), lambda a: cg.cos(a), x)
+
+    graph = cg.trace(f)(cg.ones(3))
+    found = rewrite(graph, check=agree(values(graph, special=False))).graph
+    assert [node.op.name for node in found.nodes] == ["input", "sin" if taken else "cos"]
+
+
 def test_a_checkpoint_is_computed_again() -> None:
     def loss(f: Callable[..., Any]) -> Callable[..., Any]:
         return lambda x: cg.sum(cg.exp(f(x)) * x)
