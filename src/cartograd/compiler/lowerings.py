@@ -7,7 +7,7 @@ gives the operands as strided views of memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from math import copysign
+from math import copysign, prod
 from typing import Any
 
 from ..graph import Node
@@ -18,6 +18,7 @@ from ..ops.op import CONSTANT, FULL, Op
 from ..ops.random import random_bits
 from ..ops.reduce import cumprod, cumsum, cumulative_logsumexp, linear_recurrence
 from ..ops.sort import argsort, searchsorted, sort
+from ..ops.window import window_argmax, window_sum
 from .ir import Module
 from .kernel import Opaque, Operand
 from .kernels.conv import emit_conv
@@ -44,6 +45,7 @@ from .kernels.running import (
 )
 from .kernels.sorting import SearchSpec, SortSpec, emit_searchsorted, emit_sort
 from .kernels.strided import KernelCode, Strided
+from .kernels.window import WindowSpec, emit_window_argmax, emit_window_sum
 from .views import contiguous
 
 __all__ = ["LOWERINGS", "core_of"]
@@ -138,6 +140,26 @@ def _conv(node: Node, operands: list[Operand], outputs: list[Node]) -> Opaque | 
     )  # fmt: skip
     made.groups = (1, 1, node.ndim - 2)
     return made
+
+
+def _windows(op: Op, emit: Callable[..., KernelCode]) -> None:
+    @lowers(op)
+    def rule(node: Node, operands: list[Operand], outputs: list[Node]) -> Opaque | None:
+        params = node.params
+        x = _strided(node.inputs[0], operands[0])
+        spec = WindowSpec(
+            x, _packed(node), params["window"], params["strides"], params["padding"],
+            params["dilation"],
+        )  # fmt: skip
+        return _opaque(
+            node, op.name, spec, operands, outputs,
+            lambda module, name, cpu, fused: emit(module, name, spec, core_of(cpu)),
+            node.size * prod(spec.window),
+        )  # fmt: skip
+
+
+_windows(window_sum, emit_window_sum)
+_windows(window_argmax, emit_window_argmax)
 
 
 def _places(
