@@ -15,6 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
+from typing import Any
+
+import numpy as np
 
 from ...dtype import bfloat16, float16
 from ..ir import Builder, Index, Module
@@ -24,15 +27,18 @@ from .conv_spec import ConvSpec, Epilogue, accumulator
 from .conv_tile import (
     Runs,
     Tile,
+    at_most,
     call_tile,
     choose_vectors,
+    in_vectors,
     most_places,
     split,
     tile_cost,
     turn_strip,
+    turns,
 )
 from .gemm_plan import Core
-from .strided import KernelCode, ceil_div, dot, nest, unravel
+from .strided import KernelCode, ceil_div, dot, unravel
 
 __all__ = ["emit_forward"]
 
@@ -181,13 +187,13 @@ def _emit_pack(module: Module, name: str, plan: Plan, pointers: Sequence[str]) -
                 b.imul(b.iadd(b.imul(chunk, steps), base), lanes * wide.itemsize),
             )
             taps = (plan.axes[0].taps, phase[0].taps, phase[1].taps)
-            with nest(b, [(0, spec.w.shape[1]), (0, lanes)]) as (c, lane):
+            with turns(b, spec.w.shape[1], lanes) as (c, lane):
                 # What fills the last vector repeats the last channel.
                 o = b.iadd(b.imul(group, outs), b.imin(b.iadd(first, lane), outs - 1))
                 row = b.offset(b.params["w"], dot(b, (o, c), spec.w.strides[:2]), item)
                 here = b.offset(to, b.imul(b.imul(c, prod(taps)), lanes * wide.itemsize))
                 here = b.offset(here, lane, wide.itemsize)
-                with nest(b, [(0, n) for n in taps]) as (kd, kh, kw):
+                with turns(b, *taps) as (kd, kh, kw):
                     step = dot(b, (kd, kh, kw), (taps[1] * taps[2], taps[2], 1))
                     ks = [kd]
                     for k, p, axis in zip((kh, kw), phase, plan.axes[1:], strict=True):
@@ -242,7 +248,7 @@ class _Chunk:
         source = self._source(n, g, d, first)
         start = 0
         for vectors, count in plan.runs:
-            with b.loop(0, count) as i:
+            with turns(b, count) as (i,):
                 vector = b.iadd(start, b.imul(i, vectors))
                 self._sums(source, g, vector, vectors)
                 self._store((n, g, d, *first), vector, vectors)
@@ -265,7 +271,7 @@ class _Chunk:
             steps = (xs[1], deep.step * xs[2], xs[3], xs[4])
             return Source(b.offset(b.params["x"], at, item), steps, (low_h, low_w))
         area = rows * columns
-        with nest(b, [(0, ins), (0, deep.taps)]) as (c, k):
+        with turns(b, ins, deep.taps) as (c, k):
             at = b.index(b.iadd(front, b.imul(k, deep.step)))
             allowed = None
             if deep.size > 1 or deep.taps > 1 or not isinstance(front, int) or front:
@@ -317,7 +323,7 @@ class _Chunk:
         for size, count in split(ceil_div(plan.columns - column.first, wide.period), most):
             done = 0
             for tall, times in _heights(ceil_div(plan.rows - row.first, high.period), most // size):
-                with nest(b, [(0, times), (0, count)]) as (i, j):
+                with turns(b, times, count) as (i, j):
                     q = (b.iadd(done, b.imul(i, tall)), b.iadd(start, b.imul(j, size)))
                     self._tile(source, phase, w, vectors, q, (tall, size))
                 done += tall * times
@@ -345,17 +351,27 @@ class _Chunk:
             for i in range(shape[0])
             for j in range(shape[1])
         )
-        outer: list[int] = [xs[0]]
-        counts: list[Index] = [w[2]]
-        for stride, taps in ((xs[1], deep.taps), (high.step * xs[2], phase[0].taps)):
-            if taps > 1:
-                outer.append(stride)
-                counts.append(taps)
-        inner = (max(1, phase[1].taps), wide.step * xs[3])
-        tile = Tile(
-            self.dtype, plan.lanes, vectors, entries, plan.rows * plan.columns, tuple(outer), inner
-        )
-        call_tile(b, tile, (x, w[0], t), counts, w[1], w[3])
+        steps = (xs[0], xs[1], high.step * xs[2], wide.step * xs[3])
+        taps = (deep.taps, phase[0].taps, phase[1].taps)
+        plane = plan.rows * plan.columns
+        if len(plan.phases) > 1:  # they differ in their taps only: the same tiles serve them all
+            tile = Tile(self.dtype, plan.lanes, vectors, entries, plane, (), (1, 1), listed=True)
+            table = b.module.table(self._list(steps, taps))
+            count = b.imul(w[2], prod(taps))
+            call_tile(b, tile, (x, w[0], t, table), (count,), w[1], w[3])
+            return
+        counts = (w[2], *taps[:2])
+        levels = [(s, n) for s, n in zip(steps, counts, strict=False) if n != 1]
+        outer, inner = tuple(s for s, _ in levels), (max(1, taps[2]), steps[3])
+        tile = Tile(self.dtype, plan.lanes, vectors, entries, plane, outer, inner)
+        call_tile(b, tile, (x, w[0], t), [n for _, n in levels], w[1], w[3])
+
+    def _list(self, steps: Sequence[int], taps: Sequence[int]) -> np.ndarray[Any, Any]:
+        """Where a sum's steps read x, in bytes from the first one's place on."""
+        total = np.zeros((), np.int64)
+        for step, count in zip(steps, (self.plan.depth, *taps), strict=True):
+            total = total[..., None] + np.arange(count, dtype=np.int64) * (step * self._item)
+        return total.ravel() if total.size else np.zeros(1, np.int64)
 
     def _store(self, at: tuple[Index, ...], vector: Index, vectors: int) -> None:
         """Store the area's places that exist, of the channels that exist."""
@@ -363,18 +379,18 @@ class _Chunk:
         n, g, d, row, column = at
         _, high, wide = (a.places for a in plan.axes)
         outs = plan.spec.w.shape[0] // plan.spec.groups
-        rows = b.imin(b.isub(high, row), plan.rows)
+        rows = at_most(b, high, row, plan.rows)
         place = b.iadd(b.imul(b.iadd(b.imul(d, high), row), wide), column)
-        with b.loop(0, vectors) as v:
+        with turns(b, vectors) as (v,):
             first = b.imul(b.iadd(vector, v), plan.lanes)
             o = b.iadd(b.imul(g, outs), first)
-            channels = b.imin(b.isub(outs, first), plan.lanes)
+            channels = at_most(b, outs, first, plan.lanes)
             t = b.offset(self.area, b.imul(v, plan.rows * plan.columns * self.size))
             if plan.columns == wide:
                 self._turn(t, (n, o, place), channels, b.imul(rows, wide))
             else:
-                count = b.imin(b.isub(wide, column), plan.columns)
-                with b.loop(0, rows) as r:
+                count = at_most(b, wide, column, plan.columns)
+                with turns(b, rows) as (r,):
                     here = b.offset(t, b.imul(r, plan.columns * self.size))
                     self._turn(here, (n, o, b.iadd(place, b.imul(r, wide))), channels, count)
 
@@ -387,17 +403,24 @@ class _Chunk:
             b, (t, size, lanes * size), (self.turned, size, lanes * size), squares,
             (self.dtype, self.dtype), lanes, lanes - 1,
         )  # fmt: skip
-        whole = b.imul(b.idiv(count, lanes), lanes)
-        with b.loop(0, channels) as k:
+        with turns(b, channels) as (k,):
             channel = b.iadd(o, k)
             row = b.offset(self.turned, b.imul(k, size))
-            with b.loop(0, whole, lanes) as i:
-                x = b.load(b.offset(row, b.imul(i, size)), self.dtype, lanes, align=size)
+
+            def store(i: Index, lanes: int) -> None:
+                # A square is a vector of places for each channel; what is left lies in one row.
+                x = b.load(self._place(row, i, lanes), self.dtype, lanes)
                 self.epilogue.store(b, (n, channel, b.iadd(p, i)), x, None)
-            rest = b.offset(row, b.imul(whole, size))
-            with b.loop(0, b.isub(count, whole)) as i:
-                x = b.load(b.offset(rest, i, self._item), self.dtype)
-                self.epilogue.store(b, (n, channel, b.iadd(b.iadd(p, whole), i)), x, None)
+
+            in_vectors(b, count, lanes, store)
+
+    def _place(self, row: str, i: Index, lanes: int) -> str:
+        """Where place i of a channel is, in the turned squares."""
+        b, full = self.b, self.plan.lanes
+        if lanes == full:
+            return b.offset(row, b.imul(i, self.size))
+        start = b.offset(row, b.imul(b.imul(b.idiv(i, full), full), self.size))
+        return b.offset(start, b.imod(i, full), self._item)
 
 
 def emit_forward(

@@ -21,15 +21,18 @@ from .conv_spec import ConvSpec, Epilogue, Stores, accumulator
 from .conv_tile import (
     Runs,
     Tile,
+    at_most,
     call_tile,
     choose_vectors,
+    in_vectors,
     most_places,
     split,
     tile_cost,
     turn_strip,
+    turns,
 )
 from .gemm_plan import Core
-from .strided import KernelCode, Strided, ceil_div, collapse, dot, nest, unravel
+from .strided import KernelCode, Strided, ceil_div, collapse, dot, unravel
 
 __all__ = ["emit_reduce", "swapped"]
 
@@ -223,7 +226,7 @@ class _Slice:
                 b.imul(c, plan.channels), d, b.imul(h, plan.rows), b.imul(w, plan.columns)
             )  # fmt: skip
             counts = [
-                b.imin(b.isub(size, start), most)
+                at_most(b, size, start, most)
                 for size, start, most in zip(
                     plan.spec.w.shape[1:], at, (plan.channels, 1, plan.rows, plan.columns),
                     strict=True,
@@ -233,7 +236,7 @@ class _Slice:
             add = b.convert(b.cmp("ne", block, b.index(first)), block.dtype)
             start = 0
             for vectors, count in plan.runs:
-                with b.loop(0, count) as i:
+                with turns(b, count) as (i,):
                     vector = b.iadd(start, b.imul(i, vectors))
                     self._turn(g, vector, vectors, at, counts)
                     plane = b.iadd(b.imul(to, plan.vectors), vector)
@@ -258,8 +261,7 @@ class _Slice:
         row = Row(
             spec.dtype, plan.lanes, columns, first[2], sizes[2], xs[4], dilations[2]
         )  # fmt: skip
-        ranges = [(0, plan.channels), (0, plan.examples), (0, spec.places[0])]
-        with nest(b, [(0, stop) for _, stop in ranges]) as (c, i, p):
+        with turns(b, plan.channels, plan.examples, spec.places[0]) as (c, i, p):
             # What fills the last blocks repeats the last channel and example.
             channel = b.iadd(b.imul(g, ins), b.imin(b.iadd(c0, c), ins - 1))
             example = b.imin(b.iadd(n, i), spec.x.shape[0] - 1)
@@ -291,19 +293,19 @@ class _Slice:
         wide = spec.w.shape[4]
         merged = plan.columns == wide and ws[3] == wide * ws[4]
         start = dot(b, at, ws[1:])
-        with b.loop(0, vectors) as v:
+        with turns(b, vectors) as (v,):
             o = b.imul(b.iadd(vector, v), lanes)
-            last = b.imin(b.isub(outs - 1, o), lanes - 1)
+            last = b.isub(at_most(b, outs, o, lanes), 1)
             first = b.iadd(start, b.imul(b.iadd(b.imul(g, outs), o), ws[0]))
             row = b.offset(b.params["w"], first, item)
             to = b.offset(self.kernel, b.imul(v, self.steps * self.size))
-            with b.loop(0, counts[0]) as c:
+            with turns(b, counts[0]) as (c,):
                 here = b.offset(to, b.imul(b.imul(c, b.imul(counts[2], counts[3])), self.size))
                 there = b.offset(row, b.imul(c, ws[1]), item)
                 if merged:
                     self._turn_run(there, here, b.imul(counts[2], counts[3]), last)
                 else:
-                    with b.loop(0, counts[2]) as r:
+                    with turns(b, counts[2]) as (r,):
                         now = b.offset(here, b.imul(r, b.imul(counts[3], self.size)))
                         moved = b.offset(there, b.imul(r, ws[3]), item)
                         self._turn_run(moved, now, counts[3], last)
@@ -338,7 +340,7 @@ class _Slice:
             for size, count, first in ((many, whole, 0), (rest, 1, whole * many)):
                 if not size:
                     continue
-                with b.loop(0, count) as i:
+                with turns(b, count) as (i,):
                     example = b.iadd(first, b.imul(i, size))
                     x = b.offset(
                         self.patch, b.imul(b.iadd(b.imul(example, plan.slab), x0), self.item)
@@ -408,11 +410,11 @@ class _Combine:
         lanes = plan.lanes
         g, v, block = unravel(b, chunk, (plan.spec.groups, plan.vectors, self.blocks))
         first = b.imul(block, COMBINE)
-        count = b.imin(b.isub(self.count, first), COMBINE)
+        count = at_most(b, self.count, first, min(COMBINE, self.count))
         self._add(g, v, first, count)
         o = b.imul(v, lanes)
         channel = b.iadd(b.imul(g, self.outs), o)
-        channels = b.imin(b.isub(self.outs, o), lanes)
+        channels = at_most(b, self.outs, o, lanes)
         epilogue = self.epilogue
         if isinstance(epilogue, Stores) and _joined(epilogue.y):
             self._store_rows(epilogue.y, first, count, channel, channels)
@@ -433,7 +435,7 @@ class _Combine:
             total = b.variable(self.dtype, plan.lanes)
             b.set(total, zero)
             here = b.offset(source, b.imul(i, self.size))
-            with b.loop(0, plan.slices) as s:
+            with turns(b, plan.slices) as (s,):
                 one = b.offset(here, b.imul(s, plan.vectors * plan.plane * self.size))
                 x = b.load(one, self.dtype, plan.lanes, align=self.size)
                 b.set(total, b.add(b.get(total), x))
@@ -450,18 +452,18 @@ class _Combine:
             (self.turned, self.size, lanes * self.size), squares, (self.dtype, self.dtype), lanes,
             lanes - 1,
         )  # fmt: skip
-        whole = b.imul(b.idiv(count, lanes), lanes)
-        with b.loop(0, channels) as k:
+        with turns(b, channels) as (k,):
             at = b.iadd(first, b.imul(b.iadd(channel, k), y.strides[1]))
             to = b.offset(b.params["y"], at, y.dtype.itemsize)
             row = b.offset(self.turned, b.imul(k, self.size))
-            with b.loop(0, whole, lanes) as i:
-                x = b.load(b.offset(row, b.imul(i, self.size)), self.dtype, lanes)
+
+            def store(i: Index, width: int) -> None:
+                start = b.imul(b.idiv(i, lanes), lanes)
+                here = b.offset(row, b.imul(start, self.size))
+                x = b.load(b.offset(here, b.isub(i, start), self.item), self.dtype, width)
                 b.store(x, b.offset(to, i, y.dtype.itemsize), y.dtype)
-            rest = b.offset(row, b.imul(whole, self.size))
-            with b.loop(0, b.isub(count, whole)) as i:
-                x = b.load(b.offset(rest, i, self.item), self.dtype)
-                b.store(x, b.offset(to, b.iadd(whole, i), y.dtype.itemsize), y.dtype)
+
+            in_vectors(b, count, lanes, store)
 
 
 def _joined(y: Strided) -> bool:

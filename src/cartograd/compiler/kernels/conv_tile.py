@@ -8,14 +8,27 @@ memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from ...dtype import DType
+from ...dtype import DType, int64
 from ..ir import Builder, Index, Module, Value
 from .conv_spec import multiply_add
 
-__all__ = ["Runs", "Tile", "call_tile", "choose_vectors", "most_places", "split", "transposed"]
+__all__ = [
+    "Runs",
+    "Tile",
+    "at_most",
+    "call_tile",
+    "choose_vectors",
+    "in_vectors",
+    "most_places",
+    "split",
+    "tile_cost",
+    "turn_strip",
+    "turns",
+]
 
 _UNROLL = 4  # steps written out in a loop; more are little faster, and longer to compile
 
@@ -29,6 +42,9 @@ class Tile:
     strides `outer` in x, and counts given when the tile is called; the innermost has the `inner`
     (count, stride). The vectors of w lie one after the other in the order of the levels; those of
     the next channels a pitch, given in bytes when it is called, further on.
+
+    If it is `listed`, there is one level, and the steps' offsets in x come from a list of int64, in
+    bytes. It is given when the tile is called, behind the other pointers.
     """
 
     dtype: DType
@@ -38,6 +54,7 @@ class Tile:
     plane: int
     outer: tuple[int, ...]
     inner: tuple[int, int]
+    listed: bool = False
 
 
 def call_tile(
@@ -58,8 +75,9 @@ def _unroll(count: int) -> int:
 
 
 def _emit_tile(module: Module, name: str, tile: Tile) -> None:
-    counts = [f"n{i}" for i in range(len(tile.outer))]
-    b = module.function(name, ["x", "w", "t"], [*counts, "pitch", "add"])
+    counts = ["n0"] if tile.listed else [f"n{i}" for i in range(len(tile.outer))]
+    pointers = ["x", "w", "t", *(["list"] if tile.listed else [])]
+    b = module.function(name, pointers, [*counts, "pitch", "add"])
     item, lanes = tile.dtype.itemsize, tile.lanes
     size = lanes * item
     zero = b.const(0, tile.dtype, lanes)
@@ -111,11 +129,46 @@ def _emit_tile(module: Module, name: str, tile: Tile) -> None:
         for j in range(whole, count):
             step(b.offset(x, j * stride * item), b.iadd(at, j * size))
 
-    inside(0, b.params["x"], 0)
+    if tile.listed:
+        with b.loop(0, b.integers["n0"]) as i:
+            offset = b.load(b.offset(b.params["list"], i, 8), int64)
+            step(b.offset(b.params["x"], offset), b.imul(i, size))
+    else:
+        inside(0, b.params["x"], 0)
     for row, pointers in zip(sums, places, strict=True):
         for total, pointer in zip(row, pointers, strict=True):
             b.store(b.get(total), pointer)
     b.finish()
+
+
+# --- loops ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def turns(b: Builder, *counts: Index) -> Generator[list[Index]]:
+    """Loops inside each other from 0 to each of the counts; none for a count known to be 1."""
+    with ExitStack() as stack:
+        found: list[Index] = []
+        for count in counts:
+            one = isinstance(count, int) and count == 1
+            found.append(0 if one else stack.enter_context(b.loop(0, count)))
+        yield found
+
+
+def at_most(b: Builder, size: int, start: Index, most: int) -> Index:
+    """How many of a block of `most` from `start` on are within a size; blocks begin inside."""
+    return most if size % most == 0 else b.imin(b.isub(size, start), most)
+
+
+def in_vectors(b: Builder, count: Index, lanes: int, body: Callable[[Index, int], None]) -> None:
+    """Call `body(i, lanes)` for whole vectors, then `body(i, 1)` for what is left of a count."""
+    whole = b.imul(b.idiv(count, lanes), lanes)
+    if whole != 0:
+        with b.loop(0, whole, lanes) as i:
+            body(i, lanes)
+    if whole != count:
+        with b.loop(whole, count) as i:
+            body(i, 1)
 
 
 # --- how to cut ----------------------------------------------------------------------------------
