@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...dtype import float32, float64
-from .common import FORMATS, any_lane, between, horner, is_zero
+from .common import FORMATS, any_lane, between, is_zero, polynomial
 
 __all__ = ["acos", "asin", "atan", "atan2", "cos", "sin", "sinc", "tan"]
 
@@ -62,13 +62,13 @@ _ASIN = {
 def _odd_polynomial(b: Any, x: Any, table: Any) -> Any:
     """x + x**3 P(x**2)."""
     z = b.mul(x, x)
-    return b.fma(b.mul(x, z), horner(b, z, table), x)
+    return b.fma(b.mul(x, z), polynomial(b, z, table), x)
 
 
 def _cosine(b: Any, r: Any) -> Any:
     """cos(r) for |r| <= pi/4."""
     z = b.mul(r, r)
-    return b.fma(b.mul(z, z), horner(b, z, _COS), b.fma(z, -0.5, 1.0))
+    return b.fma(b.mul(z, z), polynomial(b, z, _COS), b.fma(z, -0.5, 1.0))
 
 
 # --- sine, cosine and tangent --------------------------------------------------------------------
@@ -154,7 +154,7 @@ def _angle(b: Any, y: Any, x: Any) -> Any:
     quarters = b.select(high, b.like(x, 2.0), b.select(low, b.like(x, 0.0), b.like(x, 1.0)))
     head, rest = _HALF_PI[x.dtype][:2]
     z = b.mul(t, t)
-    tail = b.fma(b.mul(t, z), horner(b, z, _ATAN), b.mul(quarters, 0.5 * rest))
+    tail = b.fma(b.mul(t, z), polynomial(b, z, _ATAN), b.mul(quarters, 0.5 * rest))
     return b.fma(quarters, 0.5 * head, b.add(t, tail))
 
 
@@ -185,7 +185,7 @@ def _folded(b: Any, x: Any) -> tuple[Any, Any]:
     outer = b.cmp("gt", a, 0.5)
     z = b.select(outer, b.fma(a, -0.5, 0.5), b.mul(a, a))
     t = b.select(outer, b.sqrt(z), a)
-    return outer, b.fma(b.mul(t, z), horner(b, z, _ASIN), t)
+    return outer, b.fma(b.mul(t, z), polynomial(b, z, _ASIN), t)
 
 
 def asin(b: Any, x: Any) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...dtype import float32, float64
-from .common import between, horner
+from .common import between, polynomial
 from .exponential import decay
 
 __all__ = ["erf", "erfc", "gaussian", "normal_cdf", "normal_density"]
@@ -83,7 +83,7 @@ def _tail(b: Any, a: Any, centre: Any, table: Any) -> Any:
     u = b.div(b.like(a, 1.0), d)
     rest = b.fma(u, b.sub(b.sub(d, k), a), b.fma(u, b.neg(d), 1.0))
     low = b.mul(u, rest)
-    p = horner(b, b.fma(low, -2.0 * k, b.fma(u, -2.0 * k, 1.0)), table)
+    p = polynomial(b, b.fma(low, -2.0 * k, b.fma(u, -2.0 * k, 1.0)), table)
     return b.fma(u, p, b.mul(low, p))
 
 
@@ -97,7 +97,7 @@ def erf(b: Any, x: Any) -> Any:
     """The error function."""
     a = b.abs(x)
     outer = b.copysign(b.sub(1.0, _erfc_positive(b, x)), x)
-    inner = b.fma(x, horner(b, b.mul(x, x), _ERF), x)
+    inner = b.fma(x, polynomial(b, b.mul(x, x), _ERF), x)
     return b.select(b.cmp("lt", a, 1.0), inner, outer)
 
 

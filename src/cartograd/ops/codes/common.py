@@ -18,8 +18,8 @@ __all__ = [
     "Table",
     "any_lane",
     "between",
-    "horner",
     "is_zero",
+    "polynomial",
     "power_of_two",
     "scale",
     "shrink",
@@ -59,13 +59,25 @@ FORMATS: dict[DType, Format] = {
 }
 
 
-def horner(b: Any, x: Any, table: Table | Sequence[float]) -> Any:
-    """The polynomial with the coefficients of the dtype of x, lowest power first."""
+def polynomial(b: Any, x: Any, table: Table | Sequence[float]) -> Any:
+    """The polynomial with the coefficients of the dtype of x, lowest power first.
+
+    Short ones by Horner's rule, which rounds least; long ones, of float64, by Estrin's, whose
+    halves do not wait for each other.
+    """
     coefficients = table[x.dtype] if isinstance(table, Mapping) else table
-    total = b.like(x, coefficients[-1])
-    for c in coefficients[-2::-1]:
-        total = b.fma(total, x, c)
-    return total
+    if len(coefficients) <= 10:
+        total = b.like(x, coefficients[-1])
+        for c in coefficients[-2::-1]:
+            total = b.fma(total, x, c)
+        return total
+    terms, power = [b.like(x, c) for c in coefficients], x
+    while len(terms) > 1:
+        pairs = [b.fma(v, power, u) for u, v in zip(terms[::2], terms[1::2], strict=False)]
+        terms = [*pairs, *terms[2 * len(pairs) :]]
+        if len(terms) > 1:
+            power = b.mul(power, power)
+    return terms[0]
 
 
 def between(b: Any, low: float, x: Any, high: float) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...dtype import float32, float64
-from .common import FORMATS, between, horner, power_of_two, scale, shrink
+from .common import FORMATS, between, polynomial, power_of_two, scale, shrink
 
 __all__ = [
     "cosh",
@@ -52,7 +52,7 @@ _RANGE = {float32: (-104.0, 89.0), float64: (-746.0, 710.0)}
 
 def _polynomial(b: Any, r: Any) -> Any:
     """exp(r) - 1 for |r| <= log(2)/2."""
-    return b.fma(b.mul(r, r), horner(b, r, _EXPM1), r)
+    return b.fma(b.mul(r, r), polynomial(b, r, _EXPM1), r)
 
 
 def reduced(b: Any, x: Any, low: Any = None) -> tuple[Any, Any]:
@@ -174,7 +174,7 @@ def log1p_unit(b: Any, y: Any) -> Any:
     """log(1 + y) for y in [0, 1]."""
     t = b.div(y, b.fma(y, 0.5, 1.0))
     z = b.mul(t, t)
-    return b.fma(b.mul(t, z), horner(b, z, _LOG1P_UNIT), t)
+    return b.fma(b.mul(t, z), polynomial(b, z, _LOG1P_UNIT), t)
 
 
 def softplus(b: Any, x: Any) -> Any:

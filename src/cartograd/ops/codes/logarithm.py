@@ -11,7 +11,7 @@ from typing import Any
 
 from ...dtype import float32, float64
 from .arithmetic import literal
-from .common import FORMATS, between, horner, is_zero, power_of_two
+from .common import FORMATS, between, is_zero, polynomial, power_of_two
 
 __all__ = [
     "acosh",
@@ -80,7 +80,7 @@ def _log_parts(b: Any, f: Any, low: Any = None) -> Any:
     s = b.div(f, b.add(f, 2.0))
     z = b.mul(s, s)
     half = b.mul(b.mul(f, f), 0.5)
-    rest = b.fma(z, horner(b, z, _ATANH), half)
+    rest = b.fma(z, polynomial(b, z, _ATANH), half)
     inner = b.mul(s, rest) if low is None else b.fma(s, rest, low)
     return b.sub(f, b.sub(half, inner))
 
@@ -178,7 +178,7 @@ def _log2_wide(b: Any, a: Any) -> Any:
     f = b.sub(m, 1.0)
     s = b.div(f, b.add(f, 2.0))
     z = b.mul(s, s)
-    y = b.fma(b.mul(s, b.fma(z, horner(b, z, _ATANH_SHORT), 2.0)), _LOG2E, k)
+    y = b.fma(b.mul(s, b.fma(z, polynomial(b, z, _ATANH_SHORT), 2.0)), _LOG2E, k)
     y = b.select(is_zero(b, a), b.like(a, -_INF), y)
     return b.select(b.cmp("lt", a, _INF), y, a)
 
@@ -194,7 +194,7 @@ def _exp2_wide(b: Any, x: Any) -> Any:
     """2**x of float64 values, to 30 bits; 0 or infinity beyond the range of float32 squared."""
     x = between(b, -1000.0, x, 1000.0)
     n = b.rint(x)
-    return b.mul(horner(b, b.sub(x, n), _EXP2_SHORT), power_of_two(b, n))
+    return b.mul(polynomial(b, b.sub(x, n), _EXP2_SHORT), power_of_two(b, n))
 
 
 def _power(b: Any, x: Any, y: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...dtype import float32, float64
 from .. import special_tables as tables
-from .common import between, horner
+from .common import between, polynomial
 from .logarithm import log_normal
 
 __all__ = ["erfinv", "erfinv_slope"]
@@ -42,9 +42,9 @@ def _parts(b: Any, x: Any, small: Any, tail: Any, far: Any) -> tuple[Any, Any, A
     inner = b.cmp("le", a, 0.5)
     r = b.sqrt(b.neg(log_normal(b, b.sub(1.0, a))))
     near = b.smaller(0.5, a)
-    centre = horner(b, b.fma(near, near, -0.125), small)
-    outer = horner(b, b.sub(between(b, 0.8, r, 2.5), 1.5), tail)
-    end = horner(b, b.sub(between(b, 2.5, r, 6.2), 4.0), far)
+    centre = polynomial(b, b.fma(near, near, -0.125), small)
+    outer = polynomial(b, b.sub(between(b, 0.8, r, 2.5), 1.5), tail)
+    end = polynomial(b, b.sub(between(b, 2.5, r, 6.2), 4.0), far)
     return inner, r, b.select(inner, centre, b.select(b.cmp("lt", r, 2.5), outer, end))
 
 
@@ -52,8 +52,8 @@ def erfinv(b: Any, x: Any) -> Any:
     """The inverse of erf."""
     if x.dtype == float32:
         w = b.neg(log_normal(b, b.mul(b.sub(1.0, x), b.add(x, 1.0))))
-        near = horner(b, b.sub(w, 2.5), _NEAR)
-        far = horner(b, b.sub(b.sqrt(w), 3.125), _FAR)
+        near = polynomial(b, b.sub(w, 2.5), _NEAR)
+        far = polynomial(b, b.sub(b.sqrt(w), 3.125), _FAR)
         y = b.mul(x, b.select(b.cmp("lt", w, 5.0), near, far))
     else:
         tail = (tables.ERFINV_SMALL, tables.ERFINV_TAIL, tables.ERFINV_FAR)
