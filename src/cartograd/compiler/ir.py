@@ -601,12 +601,32 @@ class Builder:
         if mask is None:
             self.line(f"store {kind} {text}, ptr {pointer}, align {aligned}")
             return
+        if mask.text.startswith("<") and lanes * dtype.itemsize <= 32:
+            self._store_first(text, kind, pointer, dtype, lanes, mask.text.count("true"))
+            return
         full = f"llvm.masked.store.v{lanes}{_memory_suffix(dtype)}.p0"
         self.module.declare(full, "void", [kind, "ptr", "i32", f"<{lanes} x i1>"])
         self.line(
             f"call void @{full}({kind} {text}, ptr {pointer}, i32 {aligned}, "
             f"{mask.type} {mask.text})"
         )
+
+    def _store_first(
+        self, text: str, kind: str, pointer: str, dtype: DType, lanes: int, count: int
+    ) -> None:
+        """Write a known number of lanes in halves, quarters...: masked stores are slow on AMD's."""
+        at = 0
+        while at < count:
+            size = 1 << (count - at).bit_length() - 1
+            place = self.offset(pointer, at, dtype.itemsize)
+            items = ", ".join(f"i32 {k}" for k in range(at, at + size))
+            part, small = text, kind
+            if size < lanes:
+                small = f"<{size} x {memory_type(dtype)}>"
+                picked = f"shufflevector {kind} {text}, {kind} poison, <{size} x i32> <{items}>"
+                part = self._pointer(picked)
+            self.line(f"store {small} {part}, ptr {place}, align {dtype.itemsize}")
+            at += size
 
     def mask(self, count: Index, lanes: int) -> Value:
         """True in the first `count` lanes."""

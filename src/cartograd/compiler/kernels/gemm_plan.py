@@ -19,7 +19,8 @@ Levels = tuple[tuple[int, int], ...]  # (size, stride), outermost first
 
 CHUNKS = 16  # pieces of a large product: enough to even out the speeds of a few threads
 CHUNK_CYCLES = 12_000  # a piece shorter than this costs more to hand out than it gains
-DEEP = 640  # steps of a sum that are not worth going in pieces
+DEEP = 400  # steps of a sum for which a panel of `b` and some rows of `a` stay in the first cache
+WHOLE = 1100  # steps up to which leaving the first cache costs less than going in pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,16 +207,19 @@ class Plan:
         return self.vectors * self.lanes
 
 
-def _cycles(rows: int, vectors: int) -> float:
+def _cycles(rows: int, vectors: int, short: bool) -> float:
     """Cycles for a step of a tile's sum: multiplications, loads, or how long a sum waits.
 
-    Tiles that are low and wide read more of `b`, and each time anew.
+    Tiles that are low and wide read more of `b`, and each time anew; that matters less for sums
+    that are `short`.
     """
-    cycles = max(rows * vectors, rows + vectors, 9) / 2 + 0.1
+    cycles = max(rows * vectors, rows + vectors, 8 if short else 9) / 2 + 0.25
     return cycles * 1.15 if vectors > 3 and rows > 1 else cycles
 
 
-def tile_shape(m: int, n: int, lanes: int, registers: int, even: bool) -> tuple[int, int, float]:
+def tile_shape(
+    m: int, n: int, k: int, lanes: int, registers: int, even: bool
+) -> tuple[int, int, float]:
     """Rows and vectors of a tile, and the cycles of a step for all: the fewest there are.
 
     Rows are `even` in number where they are copied as vectors.
@@ -228,7 +232,7 @@ def tile_shape(m: int, n: int, lanes: int, registers: int, even: bool) -> tuple[
             if even and rows % 2 and rows not in (1, m):
                 continue
             tiles = -(-m // rows) * -(-n // (wide * lanes))
-            cost = tiles * _cycles(rows, wide)
+            cost = tiles * _cycles(rows, wide, k <= 64) * (1.04 if m % rows else 1)
             if cost < least * 0.995:
                 best, least = (rows, wide), cost
     return *best, least
@@ -247,7 +251,8 @@ def make_plan(problem: Problem, core: Core) -> Plan:
         cycles = problem.m * problem.n / 2 / lanes
     else:
         even = unit(problem.a_m)
-        rows, vectors, cycles = tile_shape(problem.m, problem.n, lanes, core.registers, even)
+        sizes = (problem.m, problem.n, problem.k)
+        rows, vectors, cycles = tile_shape(*sizes, lanes, core.registers, even)
     columns = -(-problem.n // (vectors * lanes))
     pack_a, pack_b = (False, False) if dots else _packing(problem, rows, vectors * lanes)
     plan = Plan(
@@ -281,7 +286,7 @@ def _cut(problem: Problem, plan: Plan, near: int, wanted: int) -> Plan:
     slices = pieces = 1
     if tiles < wanted // 2:
         slices = max(1, min(8, wanted // tiles, problem.k // 256))
-    if slices == 1 and plan.blocks > 4 and not plan.dots:
+    if slices == 1 and plan.blocks > 4 and not plan.dots and problem.k > WHOLE:
         pieces = -(-problem.k // DEEP)
     depth = -(-problem.k // (slices * pieces))
     most_rows = max(4 * plan.rows, near * 2 // 5 // depth)
