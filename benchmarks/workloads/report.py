@@ -33,8 +33,8 @@ def summarise(workload: Workload, found: Runs, ceilings: dict[str, float]) -> di
         measured = good(runs)
         row[library] = {
             "step": _median([run["step"] for run in measured]),
-            "cold": measured[0]["first"] if measured else None,
-            "cached": _median([run["first"] for run in measured[1:]]),
+            "cold": _median([run["first"] for run in good(runs[:1])]),
+            "cached": _median([run["first"] for run in good(runs[1:])]),
             "import": _median([run["import"] for run in measured]),
             "peak": max((run["peak"] for run in measured), default=None),
         }
