@@ -1,8 +1,9 @@
-"""Kernels of order: sort and argsort by merging, searchsorted by halving.
+"""Kernels of order: sort and argsort by merging or by digits, searchsorted by halving.
 
 Elements are compared as unsigned integers that grow with them: NaN is the largest, -0 and 0 are
-the same. With a key of 32 bits the position is put below it, and one 64-bit word says all: no two
-are equal, so merging them is stable. A key of 64 bits has its position in an array beside it.
+the same. With a key of 32 bits the position is put below it, and one 64-bit word says all. A key
+of 64 bits has its position in an array beside it. Short rows are merged; long ones are moved once
+for every byte of the key, the lowest first, to where the words with that byte begin.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from .strided import GRAIN, KernelCode, Strided, ceil_div, collapse, dot, part, 
 __all__ = ["SearchSpec", "SortSpec", "emit_searchsorted", "emit_sort"]
 
 _CHUNKS = 64  # at most: each has scratch of its own
+_LONG = 256  # elements of a row that is sorted by digits
+_DIGIT = 256  # values of a digit
 _TOGETHER = 4  # values that are looked for at once: each would only wait for memory
 
 
@@ -77,11 +80,33 @@ def _key(b: Builder, x: Value, descending: bool) -> Value:
 
 
 class _Words:
-    """The scratch of one chunk: two arrays of words, and two of positions if keys have 64 bits."""
+    """The scratch of one chunk: two arrays of words, and two of positions if keys have 64 bits.
 
-    def __init__(self, b: Builder, n: int, packed: bool, start: Index) -> None:
-        self.b, self.n, self.packed = b, n, packed
-        self.base = b.offset(b.params["scratch"], start, 8)
+    Behind them are, for long rows, how many words have each value of each of the key's digits.
+    """
+
+    def __init__(self, x: Strided, axis: int) -> None:
+        self.n = x.shape[axis]
+        self.packed = x.dtype.itemsize < 8 and self.n < 2**32
+        self.digits = (4 if self.packed else 8) if self.n >= _LONG else 0
+        self.arrays = self.n * (2 if self.packed else 4)
+        self.size = self.arrays + self.digits * _DIGIT
+
+    def begin(self, b: Builder, chunk: Index) -> None:
+        """Find a chunk's part of the scratch."""
+        self.b = b
+        self.base = b.offset(b.params["scratch"], b.imul(chunk, self.size), 8)
+        self.counts = b.offset(self.base, self.arrays, 8)
+
+    def bump(self, word: Value, digit: int) -> Value:
+        """Add 1 to the number that belongs to a digit of a word; what it was."""
+        b = self.b
+        shift = 8 * digit + (32 if self.packed else 0)
+        value = b.bitcast(b.and_(b.shr(word, shift), _DIGIT - 1), int64)
+        at = b.offset(b.offset(self.counts, digit * _DIGIT, 8), value, 8)
+        number = b.load(at, int64)
+        b.store(b.add(number, 1), at)
+        return number
 
     def read(self, side: Index, k: Index) -> list[Value]:
         """The k-th word of an array, and its position."""
@@ -123,36 +148,54 @@ def emit_sort(module: Module, name: str, spec: SortSpec) -> KernelCode:
     rows = math.prod(shape) if n else 0
     per = max(1, ceil_div(rows, _CHUNKS), GRAIN // 8 // max(n, 1))
     chunks = ceil_div(rows, per)
-    packed = x.dtype.itemsize < 8 and n < 2**32
-    words = n * (2 if packed else 4)
+    own = _Words(x, axis)
 
     b = module.function(name, ["x", "out", "scratch"], ["begin", "end"])
     with b.loop(b.integers["begin"], b.integers["end"]) as chunk:
-        own = _Words(b, n, packed, b.imul(chunk, words))
+        own.begin(b, chunk)
         low = b.imul(chunk, per)
         with b.loop(low, b.imin(b.iadd(low, per), rows)) as row:
             where = unravel(b, row, shape)
             start = dot(b, where, source_steps)
             _read(b, spec, own, start)
-            side = _merge_all(b, own)
+            side = _sort_digits(b, own) if own.digits else _merge_all(b, own)
             _write(b, spec, own, side, start, dot(b, where, target_steps), target[axis])
     b.finish()
-    passes = max(n - 1, 0).bit_length()
+    passes = own.digits or max(n - 1, 0).bit_length()
     moved = x.size * (x.dtype.itemsize + (8 if spec.index else x.dtype.itemsize))
-    return KernelCode(((name, chunks),), 8 * words * chunks, x.size * passes, moved)
+    return KernelCode(((name, chunks),), 8 * own.size * chunks, x.size * passes, moved)
 
 
 def _read(b: Builder, spec: SortSpec, own: _Words, start: Index) -> None:
-    """Turn a row into words."""
+    """Turn a row into words, and count their digits."""
     x = spec.x
+    with b.loop(0, own.digits * _DIGIT) as k:
+        b.store(b.const(0, int64), b.offset(own.counts, k, 8))
     with b.loop(0, own.n) as k:
         at = b.iadd(start, b.imul(k, x.strides[spec.axis]))
         value = b.load(b.offset(b.params["x"], at, x.dtype.itemsize), x.dtype)
         key = _key(b, value, spec.descending)
+        word = b.convert(key, uint64)
         if own.packed:
-            own.write(0, k, [b.or_(b.shl(b.convert(key, uint64), 32), b.bitcast(k, uint64))])
-        else:
-            own.write(0, k, [b.convert(key, uint64), k])
+            word = b.or_(b.shl(word, 32), b.bitcast(k, uint64))
+        own.write(0, k, [word] if own.packed else [word, k])
+        for digit in range(own.digits):
+            own.bump(word, digit)
+
+
+def _sort_digits(b: Builder, own: _Words) -> int:
+    """Order the words by each digit in turn, keeping the order they have; the array they are in."""
+    for digit in range(own.digits):
+        total = b.variable(int64, 1, b.const(0, int64))
+        with b.loop(0, _DIGIT) as k:  # counts become the first places
+            at = b.offset(own.counts, b.iadd(k, digit * _DIGIT), 8)
+            first, count = b.get(total), b.load(at, int64)
+            b.store(first, at)
+            b.set(total, b.add(first, count))
+        with b.loop(0, own.n) as k:
+            items = own.read(digit & 1, k)
+            own.write(1 - (digit & 1), own.bump(items[0], digit), items)
+    return own.digits & 1
 
 
 def _merge_all(b: Builder, own: _Words) -> int:
