@@ -28,7 +28,7 @@ from cartograd.ops.movement import (
     stop_gradient,
 )
 from cartograd.ops.op import argument, constant, full, like
-from cartograd.ops.reduce import max_op, sum_op
+from cartograd.ops.reduce import argmax, argmin, logsumexp, max_op, sum_op
 from cartograd.ops.window import window_sum
 from cartograd.tensor import wrap
 from tests.random_programs import Array
@@ -443,4 +443,9 @@ CASES = (
     Case("hoist", None, _as_tensor(_loop), (((4, 3),), ((3,),)), False, False),
     Case("while", "multiply", _as_tensor(_while), (((3,),), ((3,),)), False, False),
     Case("cond", "multiply", _as_tensor(_cond), (((3,),), ((3,),))),
+    Case("expand", "argmax", lambda x: argmax(x, axis=1), (((4, 7),),)),
+    Case("expand", "argmin", lambda x: argmin(x, axis=0), (((4, 7),),)),
+    Case("expand", "logsumexp", lambda x: logsumexp(x, axes=(1,)), (((4, 7),),), False, False),
+    Case("split", None, lambda x: sum_op(x, axes=(0, 1)), (((128, 300),),), False, False),
+    Case("split", None, lambda x: sum_op(x, axes=(0,)), (((8192, 5),),), False, False),
 )

@@ -18,6 +18,7 @@ from ..errors import UsageError
 from ..evaluate import run
 from ..graph import Graph, Node, Origin, set_mode
 from .rewrites.algebra import ALGEBRA, MASKED, PERMUTED
+from .rewrites.expand import EXPAND, SPLIT
 from .rewrites.loops import DESCEND, LOOPS
 from .rewrites.masks import INTO, MASKS
 from .rewrites.products import PRODUCTS, SWAP
@@ -65,7 +66,7 @@ class Notes:
     regions: dict[Node, int] = field(default_factory=dict[Node, int])
 
 
-LOCAL: tuple[Rule, ...] = (*LOOPS, *SHAPES, *PRODUCTS, *FOLD, *ALGEBRA, *MASKS)
+LOCAL: tuple[Rule, ...] = (*EXPAND, *LOOPS, *SHAPES, *PRODUCTS, *FOLD, *ALGEBRA, *MASKS)
 COUNTED: tuple[Rule, ...] = (
     SWAP,
     PAD_LAST,
@@ -98,6 +99,11 @@ def _with(graph: Graph, notes: Notes, rule: Rule | None) -> Graph:
     return walk.graph(graph)
 
 
+def split(graph: Graph, notes: Notes) -> Graph:
+    """Long reductions to few results are made in parts, for threads to share."""
+    return _with(graph, notes, SPLIT)
+
+
 def settle(graph: Graph, notes: Notes) -> Graph:
     """Every local rule again, with those that ask how often a node is used."""
     uses = count_uses(graph.nodes, graph.outputs)
@@ -106,9 +112,9 @@ def settle(graph: Graph, notes: Notes) -> Graph:
     return walk.graph(graph)
 
 
-PASSES: tuple[Callable[[Graph, Notes], Graph], ...] = (simplify, join, keep, settle)
+PASSES: tuple[Callable[[Graph, Notes], Graph], ...] = (simplify, join, keep, settle, split)
 RULES: tuple[str, ...] = tuple(
-    dict.fromkeys(["cse", "hoist", *(r.name for r in (*LOCAL, *COUNTED))])
+    dict.fromkeys(["cse", "hoist", *(r.name for r in (*LOCAL, *COUNTED, SPLIT))])
 )
 
 
