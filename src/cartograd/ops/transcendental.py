@@ -14,7 +14,7 @@ import numpy as np
 
 from . import slopes, special
 from .arithmetic import PAIRS, POSITIVE, REAL, Array, binary, sample, square, unary
-from .codes import angle, bell, exponential, logarithm, plane, quantile
+from .codes import angle, bell, exponential, gamma, logarithm, plane, quantile
 from .codes import arithmetic as code
 from .op import Op
 from .samples import Sample
@@ -338,13 +338,13 @@ lgamma: Op = unary(
     "lgamma", special.lgamma, lambda y, x: digamma(x), kinds="floating", delicate=True,
     flops=2 * TRANSCENDENTAL, samples=(sample((-2.3, -0.4, 0.2, 1.3, 2.6, 40.0)),),
     formula="log(|gamma(x)|)", doc="The logarithm of the absolute value of the gamma function.",
-    kink="inf at 0 and the negative integers.",
+    kink="inf at 0 and the negative integers.", emit=gamma.lgamma,
 )  # fmt: skip
 digamma: Op = unary(
     "digamma", special.digamma, lambda y, x: polygamma(x, n=1), kinds="floating", delicate=True,
     flops=2 * TRANSCENDENTAL, samples=lgamma.samples, formula="d/dx log(gamma(x))",
     doc="The derivative of lgamma.",
-    kink="-inf at 0, inf at -0.0, NaN at the negative integers.",
+    kink="-inf at 0, inf at -0.0, NaN at the negative integers.", emit=gamma.digamma,
 )  # fmt: skip
 polygamma: Op = unary(
     "polygamma", special.polygamma, lambda y, x: polygamma(x, n=y.params["n"] + 1),

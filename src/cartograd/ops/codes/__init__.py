@@ -10,6 +10,7 @@ from . import angle as angle
 from . import arithmetic as arithmetic
 from . import bell as bell
 from . import exponential as exponential
+from . import gamma as gamma
 from . import logarithm as logarithm
 from . import plane as plane
 from . import quantile as quantile

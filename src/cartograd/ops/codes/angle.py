@@ -11,7 +11,7 @@ from typing import Any
 from ...dtype import float32, float64
 from .common import FORMATS, any_lane, between, is_zero, polynomial
 
-__all__ = ["acos", "asin", "atan", "atan2", "cos", "sin", "sinc", "tan"]
+__all__ = ["acos", "asin", "atan", "atan2", "cos", "sin", "sinc", "sine_and_cosine", "tan"]
 
 _INF = float("inf")
 _PI = 3.141592653589793
@@ -92,6 +92,12 @@ def _wave(b: Any, r: Any, q: Any) -> Any:
     y = b.select(odd, _cosine(b, r), _odd_polynomial(b, r, _SIN))
     sign = b.shl(b.and_(q, 2), 8 * r.dtype.itemsize - 2)
     return b.bitcast(b.xor(b.bitcast(y, form.unsigned), sign), r.dtype)
+
+
+def sine_and_cosine(b: Any, x: Any) -> tuple[Any, Any]:
+    """Both, for |x| <= pi/2."""
+    r, q = _quadrant(b, x)
+    return _wave(b, r, q), _wave(b, r, b.add(q, 1))
 
 
 def _beyond(b: Any, x: Any, y: Any, name: str) -> Any:

@@ -114,32 +114,38 @@ def normal_cdf(b: Any, x: Any) -> Any:
     return b.select(b.cmp("gt", x, 0.0), b.sub(1.0, tail), tail)
 
 
+# The curve is always taken of |x|, so that a value and its derivatives in one kernel share it.
+
+
 def gaussian(b: Any, x: Any, *, n: int) -> Any:
     """The n-th derivative of exp(-x**2), n <= 3: Hermite's polynomial times the curve."""
     end = _GAUSSIAN_END[x.dtype]
-    a = between(b, -end, x, end)
+    double = b.mul(between(b, -end, x, end), -2.0)
     if n == 0:
-        return _curve(b, a, 1.0, 1.0)
-    double = b.mul(a, -2.0)
-    if n == 1:
-        return _curve(b, a, 1.0, double)
-    if n == 2:
-        return _curve(b, a, 1.0, b.fma(double, double, -2.0))
-    if n == 3:
-        return _curve(b, a, 1.0, b.mul(double, b.fma(double, double, -6.0)))
-    return None
+        factor: Any = 1.0
+    elif n == 1:
+        factor = double
+    elif n == 2:
+        factor = b.fma(double, double, -2.0)
+    elif n == 3:
+        factor = b.mul(double, b.fma(double, double, -6.0))
+    else:
+        return None
+    return _curve(b, b.smaller(end, b.abs(x)), 1.0, factor)
 
 
 def normal_density(b: Any, x: Any, *, n: int) -> Any:
     """The n-th derivative of exp(-x**2 / 2) / sqrt(2 pi), n <= 3."""
-    end = _NORMAL_END[x.dtype]
+    end, scale = _NORMAL_END[x.dtype], _ROOT_TWO_PI_INVERSE
     a = between(b, -end, x, end)
     if n == 0:
-        return _curve(b, a, 0.5, _ROOT_TWO_PI_INVERSE)
-    if n == 1:
-        return _curve(b, a, 0.5, b.mul(a, -_ROOT_TWO_PI_INVERSE))
-    if n == 2:
-        return _curve(b, a, 0.5, b.mul(b.fma(a, a, -1.0), _ROOT_TWO_PI_INVERSE))
-    if n == 3:
-        return _curve(b, a, 0.5, b.mul(b.mul(b.fma(a, a, -3.0), a), -_ROOT_TWO_PI_INVERSE))
-    return None
+        factor: Any = scale
+    elif n == 1:
+        factor = b.mul(a, -scale)
+    elif n == 2:
+        factor = b.mul(b.fma(a, a, -1.0), scale)
+    elif n == 3:
+        factor = b.mul(b.mul(b.fma(a, a, -3.0), a), -scale)
+    else:
+        return None
+    return _curve(b, b.smaller(end, b.abs(x)), 0.5, factor)
