@@ -90,8 +90,7 @@ class CompiledFunction:
         names = _leaf_names(self._f, signature.structure)
         arrays = [n for n, a in zip(names, signature.arguments, strict=True) if a.shape is not None]
         step = trace_step(self._f, signature, leaves, arrays)
-        donated = _donated(self._donate, signature)
-        variant = Variant(step, signature, donated, self._f, self._options)
+        variant = Variant(step, signature, self._donate, self._f, self._options)
         self._variants.setdefault(signature, []).insert(0, variant)
         self._drop_oldest()
         self.lowerings += 1
@@ -160,22 +159,6 @@ def _leaf_names(f: Callable[..., Any], structure: tree.Structure) -> list[str]:
 
 def _numbered(name: str, count: int) -> list[str]:
     return [name] if count == 1 else [f"{name}.{k}" for k in range(count)]
-
-
-def _donated(donate: Sequence[int], signature: Signature) -> tuple[int, ...]:
-    """The places, among all leaves, of the arrays in donated positional arguments."""
-    positional = signature.structure.children[0].children
-    found: list[int] = []
-    for position in donate:
-        if not 0 <= position < len(positional):
-            raise UsageError(
-                f"donate={tuple(donate)} for a call with {len(positional)} positional arguments"
-                f"{where_called()}"
-            )
-        first = sum(child.count for child in positional[:position])
-        places = range(first, first + positional[position].count)
-        found += [k for k in places if signature.arguments[k].shape is not None]
-    return tuple(found)
 
 
 @overload

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from sys import getrefcount
 from typing import Any, Protocol
 from weakref import getweakrefcount
@@ -38,8 +38,11 @@ _TINY = 1 << 16
 class Runner(Protocol):
     """What a compiled function calls, holding LOCK: arrays of the inputs in, of the outputs out.
 
-    The inputs are aligned and C-contiguous; the outputs are nobody else's.
+    The inputs are aligned and C-contiguous; the outputs are nobody else's. `donated` says which
+    outputs take over the memory of which inputs.
     """
+
+    donated: Mapping[int, int]
 
     def run(self, inputs: Sequence[Array]) -> list[Array]: ...
 
@@ -48,6 +51,7 @@ class Interpreted:
     """A Step run with NumPy, one op at a time: what native code is compared with."""
 
     def __init__(self, step: Step, residences: Sequence[Residence]) -> None:
+        self.donated: Mapping[int, int] = {}
         self._residences = tuple(residences)
         self._graph = Graph((*step.graph.inputs, *step.nodes), step.graph.outputs)
         self._assigned = [residences[k] for k, _ in step.assigned]
@@ -125,6 +129,7 @@ class Executable:
         self._read = self._readers.states
         base, count = len(program.inputs), len(program.outputs)
         self._fresh = [k for k in range(count) if k not in program.donated]
+        self.donated: Mapping[int, int] = program.donated
         self._taken = tuple(program.donated.items())
         self._base = base
         self._rings: list[tuple[int, int, Ring]] = []
@@ -154,22 +159,21 @@ class Executable:
         self._call()
         return outputs
 
-    def prepare(self, makers: Sequence[Callable[[Array], Tensor]]) -> bool:
-        """Make ready for `results`: what makes a Tensor of each output. False if it cannot be."""
-        if self._taken or len(makers) != len(self.program.outputs):
-            return False
-        self._rings = [
-            (k, self._base + k, Ring(aval, make))
-            for k, (aval, make) in enumerate(zip(self.program.outputs, makers, strict=True))
-        ]
-        return True
+    def prepare(self, makers: Mapping[int, Callable[[Array], Tensor]]) -> None:
+        """Make ready for `results`: what makes a Tensor of each output that has its own memory."""
+        outputs, base = self.program.outputs, self._base
+        self._rings = [(k, base + k, Ring(outputs[k], makers[k])) for k in self._fresh]
 
-    def results(self, inputs: Sequence[Array]) -> list[Tensor]:
-        """`run`, but the outputs are Tensors, which may be those of an earlier call."""
+    def results(self, places: Sequence[int], inputs: Sequence[Array]) -> list[Any]:
+        """`run`, but the outputs are Tensors, which may be those of an earlier call.
+
+        Inputs at other `places` than these, and the outputs that take them over, are where they
+        were in the last call; nothing is returned for those.
+        """
         table = self._table
-        for k, value in enumerate(inputs):
+        for k, value in zip(places, inputs):  # noqa: B905 (lengths are equal)
             table[k] = address_of(value)
-        found: list[Any] = [None] * len(self._rings)
+        found: list[Any] = [None] * len(self.program.outputs)
         for k, place, ring in self._rings:
             found[k], table[place] = ring.take()
         self._call()

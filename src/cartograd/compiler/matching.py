@@ -6,7 +6,7 @@ worked out in full. It knows dicts, lists and tuples; what else there is takes t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from .. import tree
 from ..dtype import DType
 from ..graph import Shape
 from ..tensor import Tensor
-from .signature import Argument, Signature, Static, Whole
+from .relay import Handed
+from .signature import USABLE, Argument, Signature, Static, Whole
 from .variables import same
 
 __all__ = ["builder_of", "matcher_of"]
@@ -23,17 +24,20 @@ __all__ = ["builder_of", "matcher_of"]
 Array = np.ndarray[Any, Any]
 Take = Callable[[Any, "list[Array]"], bool]  # appends the arrays of a subtree, if it is as expected
 
-# C-contiguous and aligned, among the bits of `flags.num`.
-_USABLE = 0x101
 
+def matcher_of(
+    signature: Signature, skip: Container[int] = ()
+) -> Callable[[tuple[Any, ...]], list[Array] | None] | None:
+    """The function from positional arguments to the arrays in them; None if there is none.
 
-def matcher_of(signature: Signature) -> Callable[[tuple[Any, ...]], list[Array] | None] | None:
-    """The function from positional arguments to the arrays in them; None if there is none."""
+    Arguments at the positions of `skip` are not looked at.
+    """
     positional, keyword = signature.structure.children
     if keyword.children or signature.facts:
         return None
     leaves = iter(signature.arguments)
     takes = [_take(child, leaves) for child in positional.children]
+    takes = [_anything if k in skip else take for k, take in enumerate(takes)]
     known = [take for take in takes if take is not None]
     if len(known) != len(takes):
         return None
@@ -49,6 +53,10 @@ def matcher_of(signature: Signature) -> Callable[[tuple[Any, ...]], list[Array] 
         return found
 
     return match
+
+
+def _anything(x: Any, found: list[Array]) -> bool:
+    return True
 
 
 def _take(structure: tree.Structure, leaves: Any) -> Take | None:
@@ -108,7 +116,7 @@ def _take_tracked(shape: Shape, dtype: DType) -> Take:
 def _take_array(shape: Shape, dtype: DType) -> Take:
     def take(x: Any, found: list[Array]) -> bool:
         kind: Any = x.__class__
-        if kind is Tensor:
+        if kind is Tensor or kind is Handed:
             node = x.node
             if node.tracked or node.shape != shape:
                 return False
@@ -117,7 +125,7 @@ def _take_array(shape: Shape, dtype: DType) -> Take:
             value = x
         else:
             return False
-        if value.dtype is not dtype or value.flags.num & _USABLE != _USABLE:
+        if value.dtype is not dtype or value.flags.num & USABLE != USABLE:
             return False
         found.append(value)
         return True

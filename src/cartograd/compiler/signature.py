@@ -19,7 +19,17 @@ from ..errors import UsageError
 from ..graph import Aval, Shape, where_called
 from ..tensor import State, Tensor
 
-__all__ = ["Argument", "Signature", "Static", "Whole", "array_of", "is_whole", "signature_of"]
+__all__ = [
+    "USABLE",
+    "Argument",
+    "Signature",
+    "Static",
+    "Whole",
+    "array_of",
+    "is_whole",
+    "signature_of",
+    "usable",
+]
 
 _BUILTIN = frozenset({dict, list, tuple, Tensor, np.ndarray, int, float, bool, str, type(None)})
 
@@ -155,6 +165,15 @@ def _describe(leaf: Any) -> Argument:
     if is_whole(leaf):
         return Argument(None, None, False, Whole(leaf))
     return Argument(None, None, False, Static(leaf))
+
+
+USABLE = 0x101
+"""C-contiguous and aligned, among the bits of `flags.num` of an array."""
+
+
+def usable(value: np.ndarray[Any, Any]) -> bool:
+    """Whether native code can use an array as it is."""
+    return value.flags.num & USABLE == USABLE
 
 
 def array_of(leaf: Any) -> np.ndarray[Any, Any]:

@@ -1,4 +1,8 @@
-"""One program of a compiled function, and what is done around each run of it in Python."""
+"""One program of a compiled function, and what is done around each run of it in Python.
+
+Three ways through a call: `attempt` knows arguments like those of the last call (or the very trees
+that it handed out), and hands out what nobody holds any more; `run` does everything.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import GradientError
-from ..graph import MODE, Aval, Graph, Node, user_origin
-from ..ops.control import call as call_op
-from ..ops.control import custom as custom_op
-from ..ops.op import OUTPUT, argument, constant, output
-from ..ops.subgraph import Deferred
+from ..graph import Node, user_origin
+from ..ops.op import constant
 from ..runtime import WORLD
 from ..tensor import Tensor, wrap
 from .build import build
+from .donation import Pair, claim, donated_places, give_up, pairs_of
 from .executable import Executable
 from .guards import guards_of
+from .history import History
 from .matching import builder_of, matcher_of
 from .options import Options
+from .relay import Relay, Side
 from .signature import Signature, array_of
 from .step import Result, Step
 
@@ -38,45 +41,74 @@ class Variant:
         self,
         step: Step,
         signature: Signature,
-        donated: Sequence[int],
+        donate: Sequence[int],
         f: Callable[..., Any],
         options: Options,
     ) -> None:
         self.recording = signature.recording
-        self._gradients = step.gradients
+        self._gradients, self._results = step.gradients, step.results
         self._states = step.states
         self._places = [k for k, a in enumerate(signature.arguments) if a.shape is not None]
-        self._donated = frozenset(donated)
+        self._history = History(step)
+        self._donated = donated_places(donate, signature)
+        pairs = self._pairs(step, signature, donate)
+        # In the order of the pairs, so that each result takes over the argument that is its pair.
+        order = [k for pair in pairs for k in pair.inputs]
+        order += [k for p in self._donated if (k := self._places.index(p)) not in order]
         residences = tuple(state.reside() for state in step.states)
         self.guards = guards_of(step, f, residences)
-        self._tracked = [r.output for r in step.results if r.tracked and r.output is not None]
-        tracked = [step.graph.outputs[k] for k in self._tracked]
-        updated = any(step.states[k].wants_grad for k, _ in step.assigned)
-        self._history: Graph | None = None
-        if tracked and not updated and not step.severed:
-            self._history = Graph((*step.graph.inputs, *step.nodes), tracked)
-        elif tracked:
-            self._lost = _lost_parent(tracked)
-        self._makers = [_maker(result, self._tracked) for result in step.results]
+        self._runner = build(step, residences, order, options)
         self._build = builder_of(step.structure)
-        self._match = matcher_of(signature) if self._history is None else None
-        inputs = [self._places.index(place) for place in donated]
-        self._runner = build(step, residences, inputs, options)
-        self._in_order = [place for place, _, _ in self._makers] == list(range(len(self._makers)))
-        self._results = self._quick_results(step)
+        self._outputs = [result.output for result in step.results]
+        self._in_order = self._outputs == list(range(len(self._outputs)))
+        self._match = None if self._history.again is not None else matcher_of(signature)
+        self._again = self._prepared(step)
+        self._relay: Relay | None = None
+        self._relayed = pairs if self._goes_round(pairs, donate) else []
+        self._prepare_relay(step, signature)
 
-    def _quick_results(self, step: Step) -> Callable[[Sequence[Array]], list[Tensor]] | None:
-        """The executable's `results`, where nothing but results is left to be dealt with."""
+    # --- made once
+
+    def _pairs(self, step: Step, signature: Signature, donate: Sequence[int]) -> list[Pair]:
+        if not donate:
+            return []
+        plain = [None if result.tracked else result.output for result in step.results]
+        avals = [node.aval for node in step.graph.outputs]
+        return pairs_of(donate, signature, self._places, step.structure, plain, avals)
+
+    def _prepared(self, step: Step) -> Executable | None:
+        """The executable, if it can be run in the quick way: nothing but results comes of it."""
         gradients, runner = step.gradients, self._runner
         left = gradients.given or gradients.made or gradients.cleared or gradients.arguments
         if self._match is None or left or not isinstance(runner, Executable):
             return None
-        makers: dict[int, Callable[[Array], Tensor]] = {}
-        for place, _, index in self._makers:
-            if place is not None:
-                makers[place] = _plain if index is None else partial(self._lost_tensor, index)
-        ready = runner.prepare([makers[k] for k in sorted(makers)])
-        return runner.results if ready else None
+        make = self._history.tensor
+        runner.prepare({r.output: partial(make, r) for r in step.results if r.output is not None})
+        return runner
+
+    def _goes_round(self, pairs: Sequence[Pair], donate: Sequence[int]) -> bool:
+        """Whether all that is donated is taken over by its pair."""
+        wanted = {k: j for pair in pairs for k, j in zip(pair.outputs, pair.inputs, strict=True)}
+        return bool(pairs) and len(pairs) == len(donate) and wanted == dict(self._runner.donated)
+
+    def _prepare_relay(self, step: Step, signature: Signature) -> None:
+        """What is left of a call when donated trees go round."""
+        gone = {k for pair in self._relayed for k in pair.inputs}
+        self._kept = [k for k in range(len(self._places)) if k not in gone]
+        skip = {pair.position for pair in self._relayed}
+        self._match_kept = matcher_of(signature, skip) if self._relayed else None
+        # The children of the result: a part that goes round, or what builds one of other leaves.
+        self._children: list[tuple[int, Callable[[Sequence[Any]], Any], list[Result]]] = []
+        structure, parts = step.structure, {pair.part: n for n, pair in enumerate(self._relayed)}
+        if self._relayed and None not in parts:
+            first = 0
+            for k, child in enumerate(structure.children):
+                own = list(step.results[first : first + child.count])
+                first += child.count
+                self._children.append((parts.get(k, -1), builder_of(child), own))
+        self._kind: Any = structure.kind
+
+    # --- calls
 
     def accepts(self, leaves: Sequence[Any]) -> bool:
         """Whether gradients that the function leaves to its arguments can be put there."""
@@ -90,16 +122,15 @@ class Variant:
         """One call, if these arguments are as expected and the guards hold; else MISS."""
         if self._match is None:
             return MISS
+        if self._donated:
+            return self._relay_call(args)
         arrays = self._match(args)
         if arrays is None or not self.guards.hold():
             return MISS
-        if self._results is None:
+        if self._again is None:
             return self._finish(arrays, ())
-        tensors = self._results(arrays)
-        if self._in_order:
-            return self._build(tensors)
-        leaves = [t if k is None else tensors[k] for k, t, _ in self._makers]
-        return self._build(leaves)
+        tensors = self._again.results(range(len(arrays)), arrays)
+        return self._build(tensors if self._in_order else _placed(self._results, tensors))
 
     def run(self, leaves: Sequence[Any]) -> Any:
         """One call."""
@@ -109,35 +140,58 @@ class Variant:
         """Run on the arguments' arrays, change gradients, and make the results."""
         given = [_gradient(holder) for holder in self._gradients.given]
         before: list[Node] = []
-        if self._history is not None:
+        if self._history.again is not None:
             before = [*self._argument_nodes(leaves), *map(constant, given)]
             before += [state.node for state in self._states]
-        outputs = self._runner.run([*arrays, *given])
+        for k in self._runner.donated.values():
+            claim(leaves[self._places[k]], arrays, k)
+        self._relay = None
+        try:
+            outputs = self._runner.run([*arrays, *given])
+        finally:
+            origin = user_origin() if self._donated else None
+            for place in self._donated:
+                give_up(leaves[place], origin)
         self._leave_gradients(outputs, leaves)
-        parent = self._parent(before, outputs) if self._history is not None else None
-        return self._build(self._wrapped(outputs, parent))
+        parent = self._history.parent(before, outputs)
+        tensors: list[Any] = [None] * len(outputs)
+        for result in self._results:
+            if result.output is not None:
+                tensors[result.output] = self._history.tensor(
+                    result, outputs[result.output], parent
+                )
+        if not self._relayed:
+            return self._build(_placed(self._results, tensors))
+        arrays_of = [[outputs[k] for k in pair.outputs] for pair in self._relayed]
+        self._relay = Relay(self._relayed, arrays_of)
+        return self._assembled(tensors, self._relay.side)
 
-    def _wrapped(self, outputs: Sequence[Array], parent: Node | None = None) -> list[Any]:
-        """The leaves of the result."""
-        leaves: list[Any] = []
-        for place, thing, index in self._makers:
-            if place is None:
-                leaves.append(thing)
-                continue
-            value = outputs[place]
-            if index is None:
-                leaves.append(_plain(value))
-            elif parent is not None:
-                leaves.append(wrap(output(parent, index)))
-            else:
-                leaves.append(self._lost_tensor(index, value))
-        return leaves
+    def _relay_call(self, args: tuple[Any, ...]) -> Any:
+        """A call with the very trees that the last one handed out."""
+        relay, match, runner = self._relay, self._match_kept, self._again
+        if relay is None or match is None or runner is None:
+            return MISS
+        arrays = match(args)
+        if arrays is None or not relay.matches(args) or not self.guards.hold():
+            return MISS
+        side = relay.swap(user_origin())
+        try:
+            tensors = runner.results(self._kept, arrays)
+        except BaseException:
+            self._relay = None
+            raise
+        return self._assembled(tensors, side)
 
-    def _lost_tensor(self, index: int, value: Array) -> Tensor:
-        """A Tensor whose history is gone, and which says so when it is asked for it."""
-        lost = self._lost
-        params = {"index": index}
-        return wrap(Node(OUTPUT, (lost,), params, value.shape, value.dtype, value, 1, lost.origin))
+    def _assembled(self, tensors: Sequence[Any], side: Side) -> Any:
+        """The result, with the parts that go round in their places."""
+        if not self._children:
+            return side.parts[0]
+        return self._kind(
+            [
+                make(_placed(own, tensors)) if part < 0 else side.parts[part]
+                for part, make, own in self._children
+            ]
+        )
 
     def _argument_nodes(self, leaves: Sequence[Any]) -> list[Node]:
         found: list[Node] = []
@@ -151,55 +205,16 @@ class Variant:
         if gradients.made or gradients.cleared or gradients.arguments:
             WORLD.epoch += 1
         for holder, k in gradients.made:
-            holder.held_grad = _plain(outputs[k])
+            holder.held_grad = wrap(constant(outputs[k]))
         for holder in gradients.cleared:
             holder.held_grad = None
         for place, k in gradients.arguments:
-            leaves[place].held_grad = _plain(outputs[k])
-
-    def _parent(self, before: Sequence[Node], outputs: Sequence[Array]) -> Node:
-        """A `call` of the whole graph, for the way back: it runs again there."""
-        values = tuple(outputs[k] for k in self._tracked)
-        avals = tuple(Aval(value.shape, value.dtype) for value in values)
-        bits = 0
-        for node in before:
-            bits |= node.tracked
-        mode = MODE.get()
-        return Node(
-            call_op, tuple(before), {"graph": self._history}, *avals[0], values,
-            bits & mode.active, user_origin(mode.scope), None, avals,
-        )  # fmt: skip
+            leaves[place].held_grad = wrap(constant(outputs[k]))
 
 
-def _maker(result: Result, tracked: Sequence[int]) -> tuple[int | None, Any, int | None]:
-    """Of one leaf of the result: its output or the thing it is, and its place among the tracked."""
-    place = result.output
-    is_tracked = result.tracked and place is not None
-    return place, result.thing, tracked.index(place) if is_tracked else None
-
-
-def _plain(value: Array) -> Tensor:
-    return wrap(constant(value))
-
-
-def _lost_parent(outputs: Sequence[Node]) -> Node:
-    """What nodes whose history is gone are outputs of: its derivative raises GradientError."""
-    any_input = argument((), np.dtype(np.float32))
-    params = {
-        "graph": Graph((any_input,), [argument(*node.aval) for node in outputs]),
-        "forward": Deferred(_gone, None),
-        "backward": Deferred(_gone, None),
-    }
-    avals = tuple(node.aval for node in outputs)
-    return Node(custom_op, (any_input,), params, *avals[0], None, 1, user_origin(), None, avals)
-
-
-def _gone() -> Graph:
-    raise GradientError(
-        "the gradient of a compiled function's result was asked for outside it, but the function "
-        "changed the Parameters that the result was computed from (or used no_grad on the way): "
-        "call backward() or cg.grad inside the function, or return the result detached"
-    )
+def _placed(results: Sequence[Result], tensors: Sequence[Any]) -> list[Any]:
+    """The leaves of a result, those that are no outputs among them."""
+    return [r.thing if r.output is None else tensors[r.output] for r in results]
 
 
 def _gradient(holder: Tensor) -> Array:
