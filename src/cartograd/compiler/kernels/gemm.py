@@ -140,6 +140,13 @@ class _Writer:
         # Panels of a, panels of b and the sums of slices lie one after the other in scratch.
         self.a_count, self.a_places = _distinct(problem.batch, problem.a_batch)
         self.b_count, self.b_places = _distinct(problem.batch, problem.b_batch)
+        # Whether each unit is a whole product that no other shares a packed operand with: it packs
+        # them itself.
+        self.alone = (
+            plan.slices * plan.row_groups * plan.column_groups == 1
+            and (not plan.pack_a or self.a_count == problem.batches)
+            and (not plan.pack_b or self.b_count == problem.batches)
+        )
         self.a_rows = plan.pack_a and unit(problem.a_k[-1:]) and not unit(problem.a_m)
         self.a_size = plan.blocks * plan.rows * problem.k if plan.pack_a else 0
         self.b_size = plan.columns * plan.width * problem.k if plan.pack_b else 0
@@ -158,7 +165,7 @@ class _Writer:
     def phases(self) -> tuple[Phase, ...]:
         """Write them all; those that would have one chunk each are one function."""
         steps = [(self._multiply, self.plan.chunks, "")]
-        if self.plan.pack_a or self.plan.pack_b:
+        if (self.plan.pack_a or self.plan.pack_b) and not self.alone:
             steps.insert(0, (self._pack, self._pack_chunks(), "_pack"))
         if self.plan.slices > 1:
             steps.append((self._combine, self._combine_chunks(), "_sum"))
@@ -248,25 +255,43 @@ class _Writer:
 
     def _pack(self, b: Builder, chunks: int) -> None:
         """Fill panels of the second operand, then of the first."""
-        problem, plan = self.problem, self.plan
         of_a, of_b = self._pack_units()
-        blocks, columns = self._panels()
-        first, second = self._operands(b)
         begin, end = self._spread(b, of_a + of_b, chunks)
         if of_b:
             with span(b, begin, b.imin(end, of_b) if of_a else end) as u:
-                which, start, stop = _group(b, u, plan.columns, columns.together)
-                source = self._source(b, second, which, self.b_places, problem.b_batch)
-                target = self._panel(b, self.b_at, which, self.b_size, 0)
-                pack_panels(b, columns, start, stop, source, target)
+                self._fill_columns(b, *_group(b, u, self.plan.columns, self._panels()[1].together))
         if of_a:
             begin = _larger(b, b.isub(begin, of_b), 0) if of_b else begin
             with span(b, begin, b.isub(end, of_b)) as u:
-                which, start, stop = _group(b, u, plan.blocks, blocks.together)
-                source = self._source(b, first, which, self.a_places, problem.a_batch)
-                target = self._panel(b, 0, which, self.a_size, 0)
-                pack = pack_rows if self.a_rows else pack_panels
-                pack(b, blocks, start, stop, source, target)
+                self._fill_blocks(b, *_group(b, u, self.plan.blocks, self._panels()[0].together))
+
+    def _pack_own(self, b: Builder, at: _Place) -> None:
+        """Fill all panels of the operands of one product of the batch."""
+        plan = self.plan
+        for packed, count, places, panels, fill in (
+            (plan.pack_b, plan.columns, self.b_places, self._panels()[1], self._fill_columns),
+            (plan.pack_a, plan.blocks, self.a_places, self._panels()[0], self._fill_blocks),
+        ):
+            if packed:
+                which = batch_offset(b, places, at.batch)
+                with span(b, 0, -(-count // panels.together)) as group:
+                    _, start, stop = _group(b, group, count, panels.together)
+                    fill(b, which, start, stop)
+
+    def _fill_columns(self, b: Builder, which: Index, start: Index, stop: Index) -> None:
+        """Fill panels of one of the second operands."""
+        second = self._operands(b)[1]
+        source = self._source(b, second, which, self.b_places, self.problem.b_batch)
+        target = self._panel(b, self.b_at, which, self.b_size, 0)
+        pack_panels(b, self._panels()[1], start, stop, source, target)
+
+    def _fill_blocks(self, b: Builder, which: Index, start: Index, stop: Index) -> None:
+        """Fill panels of one of the first operands."""
+        first = self._operands(b)[0]
+        source = self._source(b, first, which, self.a_places, self.problem.a_batch)
+        target = self._panel(b, 0, which, self.a_size, 0)
+        pack = pack_rows if self.a_rows else pack_panels
+        pack(b, self._panels()[0], start, stop, source, target)
 
     def _source(
         self, b: Builder, pointer: str, which: Index, places: Sequence[int], strides: Sequence[int]
@@ -293,6 +318,8 @@ class _Writer:
             slice_ = b.imod(rest, plan.slices)
             flat = b.idiv(rest, plan.slices)
             at = _Place(self._batch(b, flat), flat, slice_)
+            if self.alone:
+                self._pack_own(b, at)
             with (
                 span(b, 0, plan.pieces) as piece,
                 span(b, *_share(b, plan.columns, plan.column_groups, columns)) as tile,
