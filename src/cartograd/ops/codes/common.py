@@ -14,6 +14,9 @@ from ...dtype import DType, bool_, float32, float64, int32, int64, uint32, uint6
 
 __all__ = [
     "FORMATS",
+    "LOG2",
+    "LOG2E",
+    "LOG2_PARTS",
     "Format",
     "Table",
     "any_lane",
@@ -26,6 +29,14 @@ __all__ = [
 ]
 
 Table = Mapping[DType, Sequence[float]]
+
+LOG2E = 1.4426950408889634
+LOG2 = 0.6931471805599453
+# log 2 as the sum of two numbers of the dtype
+LOG2_PARTS = {
+    float32: (0.693147182464599609375, -1.904654299957768e-09),
+    float64: (0.6931471805599453, 2.3190468138462996e-17),
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,17 @@ from __future__ import annotations
 from typing import Any
 
 from ...dtype import float32, float64
-from .common import FORMATS, between, polynomial, power_of_two, scale, shrink
+from .common import (
+    FORMATS,
+    LOG2,
+    LOG2_PARTS,
+    LOG2E,
+    between,
+    polynomial,
+    power_of_two,
+    scale,
+    shrink,
+)
 
 __all__ = [
     "cosh",
@@ -30,13 +40,6 @@ __all__ = [
     "tanh",
 ]
 
-_LOG2E = 1.4426950408889634
-_LOG2 = 0.6931471805599453
-# log 2 less its double or float32, and that
-_LOG2_PARTS = {
-    float32: (0.693147182464599609375, -1.904654299957768e-09),
-    float64: (0.6931471805599453, 2.3190468138462996e-17),
-}
 # (exp(r) - 1 - r) / r**2 on |r| <= log(2)/2: minimax, relative error of exp(r) - 1 1.5e-8, 4e-18
 _EXPM1 = {
     float32: (0.49999997, 0.16666539, 0.0416677445, 0.00836709235, 0.00138393731),
@@ -61,8 +64,8 @@ def reduced(b: Any, x: Any, low: Any = None) -> tuple[Any, Any]:
     |x| < 2**(fraction - 2); `low` is much smaller than 1.
     """
     magic = FORMATS[x.dtype].magic
-    high_part, low_part = _LOG2_PARTS[x.dtype]
-    n = b.sub(b.fma(x, _LOG2E, magic), magic)
+    high_part, low_part = LOG2_PARTS[x.dtype]
+    n = b.sub(b.fma(x, LOG2E, magic), magic)
     r = b.fma(n, -low_part, b.fma(n, -high_part, x))
     if low is not None:
         r = b.add(r, low)
@@ -90,7 +93,7 @@ def exp2(b: Any, x: Any) -> Any:
     """2 ** x."""
     x = between(b, -1080.0, x, 1030.0) if x.dtype == float64 else between(b, -152.0, x, 130.0)
     n = b.rint(x)
-    return scale(b, b.add(_polynomial(b, b.mul(b.sub(x, n), _LOG2)), 1.0), n)
+    return scale(b, b.add(_polynomial(b, b.mul(b.sub(x, n), LOG2)), 1.0), n)
 
 
 def expm1(b: Any, x: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...dtype import float32, float64
 from .arithmetic import literal
-from .common import FORMATS, between, is_zero, polynomial, power_of_two
+from .common import FORMATS, LOG2, LOG2_PARTS, LOG2E, between, is_zero, polynomial, power_of_two
 
 __all__ = [
     "acosh",
@@ -26,16 +26,10 @@ __all__ = [
     "pow_derivative",
 ]
 
-_LOG2_PARTS = {
-    float32: (0.693147182464599609375, -1.904654299957768e-09),
-    float64: (0.6931471805599453, 2.3190468138462996e-17),
-}
 _LOG10_2_PARTS = {
     float32: (0.301030009984970092773437, -1.432098908929541e-08),
     float64: (0.3010299956639812, -2.8037281277851704e-18),
 }
-_LOG2 = 0.6931471805599453
-_LOG2E = 1.4426950408889634
 _LOG10E = 0.4342944819032518
 # (2 atanh(s)/s - 2) / s**2 in powers of s**2, |s| <= 0.1717: minimax, relative error of atanh
 # 4e-10, 6e-19
@@ -95,7 +89,7 @@ def _edges(b: Any, x: Any, y: Any, end: float) -> Any:
 
 def _natural(b: Any, m: Any, k: Any) -> Any:
     """log(m 2**k), m in [sqrt(1/2), sqrt 2)."""
-    high, low = _LOG2_PARTS[m.dtype]
+    high, low = LOG2_PARTS[m.dtype]
     return b.fma(k, high, _log_parts(b, b.sub(m, 1.0), b.mul(k, low)))
 
 
@@ -112,7 +106,7 @@ def log(b: Any, x: Any) -> Any:
 def log2(b: Any, x: Any) -> Any:
     """The logarithm to base 2."""
     m, k = _normal(b, x)
-    return _edges(b, x, b.fma(_log_parts(b, b.sub(m, 1.0)), _LOG2E, k), 0.0)
+    return _edges(b, x, b.fma(_log_parts(b, b.sub(m, 1.0)), LOG2E, k), 0.0)
 
 
 def log10(b: Any, x: Any) -> Any:
@@ -130,7 +124,7 @@ def log1p(b: Any, x: Any) -> Any:
     error = b.add(b.sub(1.0, b.sub(u, v)), b.sub(x, v))
     m, k = _split(b, u)
     f = b.fma(error, power_of_two(b, b.larger(b.neg(k), -100.0)), b.sub(m, 1.0))
-    high, low = _LOG2_PARTS[x.dtype]
+    high, low = LOG2_PARTS[x.dtype]
     y = b.fma(k, high, _log_parts(b, f, b.mul(k, low)))
     return b.select(is_zero(b, x), x, _edges(b, x, y, -1.0))
 
@@ -147,7 +141,7 @@ def asinh(b: Any, x: Any) -> Any:
     root = b.sqrt(b.fma(a, a, 1.0))
     near = b.add(a, b.div(b.mul(a, a), b.add(root, 1.0)))
     y = log1p(b, b.select(vast, a, near))
-    return b.copysign(b.select(vast, b.add(y, _LOG2), y), x)
+    return b.copysign(b.select(vast, b.add(y, LOG2), y), x)
 
 
 def acosh(b: Any, x: Any) -> Any:
@@ -155,7 +149,7 @@ def acosh(b: Any, x: Any) -> Any:
     t = b.sub(x, 1.0)
     vast = b.cmp("gt", t, _VAST[x.dtype])
     y = log1p(b, b.select(vast, t, b.add(t, b.sqrt(b.mul(t, b.add(t, 2.0))))))
-    y = b.select(vast, b.add(y, _LOG2), y)
+    y = b.select(vast, b.add(y, LOG2), y)
     return b.select(b.cmp("lt", x, 1.0), b.like(x, _NAN), y)
 
 
@@ -178,7 +172,7 @@ def _log2_wide(b: Any, a: Any) -> Any:
     f = b.sub(m, 1.0)
     s = b.div(f, b.add(f, 2.0))
     z = b.mul(s, s)
-    y = b.fma(b.mul(s, b.fma(z, polynomial(b, z, _ATANH_SHORT), 2.0)), _LOG2E, k)
+    y = b.fma(b.mul(s, b.fma(z, polynomial(b, z, _ATANH_SHORT), 2.0)), LOG2E, k)
     y = b.select(is_zero(b, a), b.like(a, -_INF), y)
     return b.select(b.cmp("lt", a, _INF), y, a)
 
@@ -243,7 +237,7 @@ def pow_derivative(b: Any, x: Any, y: Any, *, n: int, m: int) -> Any:
         factor = exponent if n == 1 else b.mul(exponent, b.sub(exponent, 1.0))
         zero = b.or_(zero, is_zero(b, factor))
     else:
-        factor = b.mul(_log2_wide(b, wide), _LOG2)
+        factor = b.mul(_log2_wide(b, wide), LOG2)
         factor = b.select(b.cmp("lt", wide, 0.0), b.like(wide, _NAN), factor)
         zero = b.or_(zero, b.and_(is_zero(b, wide), b.cmp("ge", exponent, 0.0)))
         falling = b.and_(b.cmp("eq", wide, _INF), b.cmp("lt", exponent, 0.0))
