@@ -20,7 +20,7 @@ from typing import Protocol
 from ...dtype import bool_
 from ...errors import UsageError
 from ..ir import Builder, Index, Module, Value, register_dtype
-from .gemm_pack import Panels, pack_panels, pack_rows
+from .gemm_pack import Panels
 from .gemm_plan import (
     CHUNKS,
     Core,
@@ -33,7 +33,8 @@ from .gemm_plan import (
     make_problem,
     unit,
 )
-from .gemm_tile import Operand, Tile, dot_products, multiply, span, zero_sums
+from .gemm_side import Side, distinct, place_in
+from .gemm_tile import Tile, dot_products, multiply, span, zero_sums
 
 __all__ = ["Core", "Epilogue", "Matmul", "MatmulCode", "Phase", "emit_matmul"]
 
@@ -107,17 +108,6 @@ def _rounded(count: int) -> int:
     return -(-count // 64) * 64
 
 
-def _distinct(sizes: Sequence[int], strides: Sequence[int]) -> tuple[int, tuple[int, ...]]:
-    """How many different operands a batch has, and the strides of an array that holds each once."""
-    places = [0] * len(sizes)
-    count = 1
-    for k in reversed(range(len(sizes))):
-        if strides[k] != 0 and sizes[k] > 1:
-            places[k] = count
-            count *= sizes[k]
-    return count, tuple(places)
-
-
 @dataclass(frozen=True, slots=True)
 class _Place:
     """Which product of the batch, by its indices and its flat index, and which slice of it."""
@@ -136,29 +126,36 @@ class _Writer:
         self.module, self.name = module, name
         self.problem, self.plan, self.epilogue = problem, plan, epilogue
         self.kind = register_dtype(problem.dtype)
-        self.turned = problem.axis == "m"
-        # Panels of a, panels of b and the sums of slices lie one after the other in scratch.
-        self.a_count, self.a_places = _distinct(problem.batch, problem.a_batch)
-        self.b_count, self.b_places = _distinct(problem.batch, problem.b_batch)
-        # Whether each unit is a whole product that no other shares a packed operand with: it packs
-        # them itself.
-        self.alone = (
-            plan.slices * plan.row_groups * plan.column_groups == 1
-            and (not plan.pack_a or self.a_count == problem.batches)
-            and (not plan.pack_b or self.b_count == problem.batches)
+        # Panels of a, panels of b and sums that wait lie one after the other in scratch.
+        names = ("b", "a") if problem.axis == "m" else ("a", "b")
+        size = self.kind.itemsize
+        rows = Panels(
+            problem.dtype, problem.a_m, problem.a_k, self._row, plan.rows, plan.rows, plan.lanes
         )
-        self.a_rows = plan.pack_a and unit(problem.a_k[-1:]) and not unit(problem.a_m)
-        self.a_size = plan.blocks * plan.rows * problem.k if plan.pack_a else 0
-        self.b_size = plan.columns * plan.width * problem.k if plan.pack_b else 0
+        self.first = Side(
+            names[0], problem.batch, problem.a_batch, *distinct(problem.batch, problem.a_batch),
+            plan.blocks, rows, plan.pack_a, True, 0,
+        )  # fmt: skip
+        columns = Panels(
+            problem.dtype, problem.b_n, problem.b_k, self._column,
+            min(problem.n, plan.width), plan.width, plan.lanes,
+        )  # fmt: skip
+        self.second = Side(
+            names[1], problem.batch, problem.b_batch, *distinct(problem.batch, problem.b_batch),
+            plan.columns, columns, plan.pack_b, False, _rounded(self.first.elements * size),
+        )  # fmt: skip
+        self.c_at = self.second.at + _rounded(self.second.elements * size)
         self.c_size = 0
         if plan.slices > 1:
             self.c_size = problem.m * self.c_width
         elif plan.pieces > 1:
             self.c_size = plan.blocks * plan.rows * plan.columns * plan.width
-        size = self.kind.itemsize
-        self.b_at = _rounded(self.a_count * self.a_size * size)
-        self.c_at = self.b_at + _rounded(self.b_count * self.b_size * size)
         self.scratch = self.c_at + _rounded(plan.slices * problem.batches * self.c_size * size)
+        # Whether each unit is a whole product that no other shares a packed operand with: it packs
+        # them itself.
+        self.alone = plan.slices * plan.row_groups * plan.column_groups == 1 and all(
+            side.count == problem.batches for side in (self.first, self.second) if side.packed
+        )
 
     # --- the functions -------------------------------------------------------------------------
 
@@ -186,11 +183,6 @@ class _Writer:
         scratch = ["scratch"] if self.scratch else []
         return self.module.function(name, ["a", "b", "c", *extra, *scratch], ["begin", "end"])
 
-    def _operands(self, b: Builder) -> tuple[str, str]:
-        """The pointers of the (turned) product's operands."""
-        x, y = b.params["a"], b.params["b"]
-        return (y, x) if self.turned else (x, y)
-
     def _batch(self, b: Builder, flat: Index) -> tuple[Index, ...]:
         """A flat index of the batch as one of each of its axes."""
         sizes = self.problem.batch
@@ -206,11 +198,6 @@ class _Writer:
         if chunks == count:
             return begin, end
         return b.idiv(b.imul(begin, count), chunks), b.idiv(b.imul(end, count), chunks)
-
-    def _panel(self, b: Builder, at: int, which: Index, each: int, inside: Index) -> str:
-        """A place in scratch: `inside` the `which`-th of things that take `each` elements."""
-        target = b.offset(b.params["scratch"], at)
-        return b.offset(target, b.iadd(b.imul(which, each), inside), self.kind.itemsize)
 
     def _row(self, b: Builder, block: Index) -> Index:
         """The first row of a block."""
@@ -228,80 +215,19 @@ class _Writer:
 
     # --- packing -------------------------------------------------------------------------------
 
-    def _panels(self) -> tuple[Panels, Panels]:
-        """What the panels of the first and of the second operand hold."""
-        problem, plan = self.problem, self.plan
-        blocks = Panels(
-            problem.dtype, problem.a_m, problem.a_k, self._row, plan.rows, plan.rows, plan.lanes
-        )
-        columns = Panels(
-            problem.dtype, problem.b_n, problem.b_k, self._column,
-            min(problem.n, plan.width), plan.width, plan.lanes,
-        )  # fmt: skip
-        return blocks, columns
-
-    def _pack_units(self) -> tuple[int, int]:
-        """How many groups of panels of each operand there are to fill."""
-        plan = self.plan
-        blocks, columns = self._panels()
-        return (
-            self.a_count * -(-plan.blocks // blocks.together) * plan.pack_a,
-            self.b_count * -(-plan.columns // columns.together) * plan.pack_b,
-        )
-
     def _pack_chunks(self) -> int:
-        elements = self.a_count * self.a_size + self.b_count * self.b_size
-        return max(1, min(CHUNKS, elements // PACKED, sum(self._pack_units())))
+        elements = self.first.elements + self.second.elements
+        return max(1, min(CHUNKS, elements // PACKED, self.first.units + self.second.units))
 
     def _pack(self, b: Builder, chunks: int) -> None:
-        """Fill panels of the second operand, then of the first."""
-        of_a, of_b = self._pack_units()
+        """Fill the panels of the second operand, then of the first."""
+        of_a, of_b = self.first.units, self.second.units
         begin, end = self._spread(b, of_a + of_b, chunks)
         if of_b:
-            with span(b, begin, b.imin(end, of_b) if of_a else end) as u:
-                self._fill_columns(b, *_group(b, u, self.plan.columns, self._panels()[1].together))
+            self.second.fill(b, begin, b.imin(end, of_b) if of_a else end)
         if of_a:
             begin = _larger(b, b.isub(begin, of_b), 0) if of_b else begin
-            with span(b, begin, b.isub(end, of_b)) as u:
-                self._fill_blocks(b, *_group(b, u, self.plan.blocks, self._panels()[0].together))
-
-    def _pack_own(self, b: Builder, at: _Place) -> None:
-        """Fill all panels of the operands of one product of the batch."""
-        plan = self.plan
-        for packed, count, places, panels, fill in (
-            (plan.pack_b, plan.columns, self.b_places, self._panels()[1], self._fill_columns),
-            (plan.pack_a, plan.blocks, self.a_places, self._panels()[0], self._fill_blocks),
-        ):
-            if packed:
-                which = batch_offset(b, places, at.batch)
-                with span(b, 0, -(-count // panels.together)) as group:
-                    _, start, stop = _group(b, group, count, panels.together)
-                    fill(b, which, start, stop)
-
-    def _fill_columns(self, b: Builder, which: Index, start: Index, stop: Index) -> None:
-        """Fill panels of one of the second operands."""
-        second = self._operands(b)[1]
-        source = self._source(b, second, which, self.b_places, self.problem.b_batch)
-        target = self._panel(b, self.b_at, which, self.b_size, 0)
-        pack_panels(b, self._panels()[1], start, stop, source, target)
-
-    def _fill_blocks(self, b: Builder, which: Index, start: Index, stop: Index) -> None:
-        """Fill panels of one of the first operands."""
-        first = self._operands(b)[0]
-        source = self._source(b, first, which, self.a_places, self.problem.a_batch)
-        target = self._panel(b, 0, which, self.a_size, 0)
-        pack = pack_rows if self.a_rows else pack_panels
-        pack(b, self._panels()[0], start, stop, source, target)
-
-    def _source(
-        self, b: Builder, pointer: str, which: Index, places: Sequence[int], strides: Sequence[int]
-    ) -> str:
-        """Where the `which`-th different operand of a batch begins."""
-        total: Index = 0
-        for size, place, stride in zip(self.problem.batch, places, strides, strict=True):
-            if place:
-                total = b.iadd(total, b.imul(b.imod(b.idiv(which, place), size), stride))
-        return b.offset(pointer, total, self.problem.dtype.itemsize)
+            self.first.fill(b, begin, b.isub(end, of_b))
 
     # --- multiplying ---------------------------------------------------------------------------
 
@@ -319,7 +245,8 @@ class _Writer:
             flat = b.idiv(rest, plan.slices)
             at = _Place(self._batch(b, flat), flat, slice_)
             if self.alone:
-                self._pack_own(b, at)
+                self.second.fill_own(b, at.batch)
+                self.first.fill_own(b, at.batch)
             with (
                 span(b, 0, plan.pieces) as piece,
                 span(b, *_share(b, plan.columns, plan.column_groups, columns)) as tile,
@@ -333,8 +260,8 @@ class _Writer:
         row, column = self._row(b, block), self._column(b, tile)
         p = b.imul(b.iadd(at.slice, piece), plan.depth)
         k = b.imin(plan.depth, b.isub(problem.k, p))
-        x = self._first(b, at, block, row, p)
-        y = self._second(b, at, tile, column, p)
+        x = self.first.operand(b, at.batch, block, p)
+        y = self.second.operand(b, at.batch, tile, p)
         mask = b.mask(plan.short, plan.lanes) if plan.short else None
         shape = Tile(plan.rows, plan.vectors, plan.lanes, mask)
         if plan.dots:
@@ -384,34 +311,6 @@ class _Writer:
             place = b.iadd(row, b.iadd(columns[1], j * tile.lanes))
             b.store(sum_, self._waiting(b, at, place))
 
-    def _first(self, b: Builder, at: _Place, block: Index, row: Index, p: Index) -> Operand:
-        """The first operand from a row and a step of the sum on."""
-        problem, plan = self.problem, self.plan
-        if plan.pack_a:
-            across, along = (problem.k, 1) if self.a_rows else (1, plan.rows)
-            which = batch_offset(b, self.a_places, at.batch)
-            inside = b.iadd(b.imul(block, plan.rows * problem.k), b.imul(p, along))
-            return Operand(self._panel(b, 0, which, self.a_size, inside), self.kind, across, along)
-        across, along = problem.a_m[0][1], problem.a_k[0][1]
-        inside = b.iadd(batch_offset(b, problem.a_batch, at.batch), b.imul(row, across))
-        inside = b.iadd(inside, b.imul(p, along))
-        pointer = b.offset(self._operands(b)[0], inside, problem.dtype.itemsize)
-        return Operand(pointer, problem.dtype, across, along)
-
-    def _second(self, b: Builder, at: _Place, tile: Index, column: Index, p: Index) -> Operand:
-        """The second operand from a column and a step of the sum on."""
-        problem, plan = self.problem, self.plan
-        if plan.pack_b:
-            which = batch_offset(b, self.b_places, at.batch)
-            inside = b.iadd(b.imul(tile, plan.width * problem.k), b.imul(p, plan.width))
-            pointer = self._panel(b, self.b_at, which, self.b_size, inside)
-            return Operand(pointer, self.kind, 1, plan.width)
-        across, along = problem.b_n[0][1], problem.b_k[0][1]
-        inside = b.iadd(batch_offset(b, problem.b_batch, at.batch), b.imul(column, across))
-        inside = b.iadd(inside, b.imul(p, along))
-        pointer = b.offset(self._operands(b)[1], inside, problem.dtype.itemsize)
-        return Operand(pointer, problem.dtype, across, along)
-
     # --- results -------------------------------------------------------------------------------
 
     @property
@@ -422,7 +321,8 @@ class _Writer:
     def _waiting(self, b: Builder, at: _Place, inside: Index) -> str:
         """A place in the sums of a slice."""
         which = b.iadd(b.imul(at.flat, self.plan.slices), at.slice)
-        return self._panel(b, self.c_at, which, self.c_size, inside)
+        index = b.iadd(b.imul(which, self.c_size), inside)
+        return place_in(b, self.c_at, self.kind.itemsize, index)
 
     def _combine_chunks(self) -> int:
         problem = self.problem
@@ -530,7 +430,7 @@ class _Writer:
         """Hand one vector of results to the epilogue, or store it."""
         problem, axis = self.problem, self.problem.axis
         if self.epilogue is not None:
-            row, column = (column, row) if self.turned else (row, column)
+            row, column = (column, row) if axis == "m" else (row, column)
             self.epilogue.store(b, batch, row, column, x, axis, mask)
             return
         size = problem.dtype.itemsize
@@ -542,13 +442,6 @@ class _Writer:
         for lane in range(problem.n % x.lanes if mask is not None else x.lanes):
             at = b.iadd(start, displacement(b, problem.c_n, b.iadd(column, lane)))
             b.store(b.extract(x, lane), b.offset(b.params["c"], at, size), problem.dtype)
-
-
-def _group(b: Builder, unit: Index, count: int, size: int) -> tuple[Index, Index, Index]:
-    """Which operand a group of `size` of its `count` panels belongs to, and its range of them."""
-    groups = -(-count // size)
-    start = b.imul(b.imod(unit, groups), size)
-    return b.idiv(unit, groups), start, b.imin(b.iadd(start, size), count)
 
 
 def _share(b: Builder, count: int, groups: int, group: Index) -> tuple[Index, Index]:
