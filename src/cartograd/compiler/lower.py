@@ -8,7 +8,7 @@ several chunks that is worth sharing goes through the runtime's `parallel`.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, NamedTuple
 
@@ -25,15 +25,16 @@ from .kernels.epilogue import Fused, Target
 from .kernels.loops import ROW, NestCode, collapse, emit_nest, nest_chunks, nest_key, work
 from .kernels.strided import KernelCode
 from .options import Options
-from .program import HostCall, KernelInfo, NativeProgram, Slot
+from .program import BufferInfo, HostCall, KernelInfo, NativeProgram, Slot
 from .schedule import schedule
 from .tape import Load
 from .views import Affine, contiguous
 
-__all__ = ["ENTRY", "PROFILE", "lower"]
+__all__ = ["CALLS", "ENTRY", "PROFILE", "lower"]
 
 ENTRY = "cartograd_main"
 PROFILE = "cartograd_profile"  # ticks spent in each kernel, in the order of their infos
+CALLS = "cartograd_calls"  # how often each was called
 MOST_ARGUMENTS = 128  # of one kernel
 SHARED_WORK = 1 << 16  # steps on elements from which a kernel is shared among threads
 
@@ -55,6 +56,7 @@ class Shared:
     constants: list[np.ndarray[Any, Any]] = field(default_factory=list[Any])
     hosts: list[HostCall] = field(default_factory=list[HostCall])
     infos: list[KernelInfo] = field(default_factory=list[KernelInfo])
+    buffers: list[BufferInfo] = field(default_factory=list[BufferInfo])
     nests: dict[Hashable, NestCode] = field(default_factory=dict[Hashable, NestCode])
     opaques: dict[Hashable, KernelCode] = field(default_factory=dict[Hashable, KernelCode])
     jobs: set[str] = field(default_factory=set[str])
@@ -233,7 +235,26 @@ class FunctionLowering:
                 lives.append(memory.Life(("scratch", k), extra, k, k))
         plan = memory.plan(lives, self.shared.options.reuse)
         self.offsets = plan.offsets
+        self._note_buffers(lives, first, last)
         return plan.size
+
+    def _note_buffers(
+        self, lives: Sequence[memory.Life], first: Mapping[Node, int], last: Mapping[Node, int]
+    ) -> None:
+        """Keep what `_assign` decided, for looking."""
+        copied = {node for node, _ in self.copies}
+        found = self.shared.buffers
+        for life in lives:
+            node = life.key if isinstance(life.key, Node) else None
+            place = "copied" if node in copied else "arena"
+            at = self.offsets[life.key]
+            found.append(BufferInfo(self.name, node, life.size, place, at, life.first, life.last))
+        targets = self._targets()
+        for k, node in enumerate(self.outputs):
+            if node in first and node in self.places and node.size:
+                kind = "state" if k in self.assigned else "donated" if node in targets else "output"
+                size = node.size * node.dtype.itemsize
+                found.append(BufferInfo(self.name, node, size, kind, 0, first[node], last[node]))
 
     def _given(self, place: Place) -> Node:
         for node, where in self.places.items():
@@ -349,6 +370,7 @@ class FunctionLowering:
         self.host = b.load_pointer(self.pointers[self.runtime_entry])
         self.fails = False
         for k, kernel in enumerate(self.order):
+            self.at = k
             self._start()
             if isinstance(kernel, Nest):
                 self._call_nest(kernel)
@@ -405,7 +427,8 @@ class FunctionLowering:
         total = work(nest)
         parallel = self._call(code.name, pointers, chunks, total, integers)
         moved = sum(n.size * n.dtype.itemsize for n in nodes if n in numbers)
-        self._note(code.name, "loops", nest_nodes(nest), total, moved, chunks, parallel)
+        shape = nest_shape(nest)
+        self._note(code.name, "loops", nest_nodes(nest), total, moved, chunks, parallel, shape)
 
     def _behind(self, kernel: Opaque) -> tuple[Fused | None, list[Node]]:
         """The epilogue of a kernel, and the buffers of its pointers in order."""
@@ -542,15 +565,18 @@ class FunctionLowering:
 
     def _note(
         self, name: str, kind: str, nodes: Sequence[Node], flops: int, moved: int, chunks: int,
-        parallel: bool,
+        parallel: bool, loops: str = "",
     ) -> None:  # fmt: skip
         self._stop(len(self.shared.infos))
         origins: dict[Origin, None] = {}
         for node in nodes:
             origins[node.origin] = None
         self.shared.infos.append(
-            KernelInfo(name, kind, flops, moved, chunks, parallel, tuple(nodes), tuple(origins))
-        )
+            KernelInfo(
+                name, kind, flops, moved, chunks, parallel, tuple(nodes), tuple(origins),
+                function=self.name, step=self.at, loops=loops,
+            )
+        )  # fmt: skip
 
     def _start(self) -> None:
         """Look at the clock before a kernel, if profiling."""
@@ -564,6 +590,8 @@ class FunctionLowering:
             place = b.offset(f"@{PROFILE}", number, 8)
             spent = b.sub(now, self.began)
             b.store(b.add(b.load_index(place), spent), place)
+            count = b.offset(f"@{CALLS}", number, 8)
+            b.store(b.add(b.load_index(count), b.index(1)), count)
             self.began = now
 
 
@@ -576,9 +604,33 @@ def nest_nodes(nest: Nest) -> tuple[Node, ...]:
     return tuple(found)
 
 
+def nest_shape(nest: Nest) -> str:
+    """The loops of a nest in words: those that are shared, then each stage's own.
+
+    "+" is before the loops of a reduction: `768 x (+128, +128, 128)` is a layer norm of 768 rows.
+    """
+    stages: list[str] = []
+    for stage in nest.stages:
+        reduced = stage.kept if any(r.reducer is not None for r in stage.roots) else None
+        own = [
+            f"{'+' if reduced is not None and k >= reduced else ''}{n}"
+            for k, n in enumerate(stage.extents)
+        ]
+        stages.append(" x ".join(own[nest.outer :]))
+    outer = " x ".join(str(n) for n in nest.stages[0].extents[: nest.outer])
+    if not any(stages):
+        return outer or "1"
+    if len(stages) == 1:
+        return " x ".join(part for part in (outer, *stages) if part)
+    inner = ", ".join(stage or "1" for stage in stages)
+    return f"{outer} x ({inner})" if outer else f"({inner})"
+
+
 def emit_loop_functions(shared: Shared, loop: Loop) -> list[Function]:
     """The functions of the graphs that an op holds."""
     found: list[Function] = []
+    turns: int = loop.node.params.get("length", 1)
+    start = len(shared.infos)
     for value in loop.node.params.values():
         if isinstance(value, Graph):
             shared.functions += 1
@@ -586,6 +638,7 @@ def emit_loop_functions(shared: Shared, loop: Loop) -> list[Function]:
                 shared, value, [], {}, [], f"graph{shared.functions}", entry=False
             )
             found.append(inner.run())
+    shared.infos[start:] = [replace(i, calls=i.calls * turns) for i in shared.infos[start:]]
     return found
 
 
@@ -613,7 +666,8 @@ def lower(
     main = FunctionLowering(shared, graph, states, assigned or {}, donated, ENTRY, entry=True)
     function = main.run()
     if shared.options.profile:
-        shared.module.zeros(PROFILE, len(shared.infos))
+        for name in (PROFILE, CALLS):
+            shared.module.zeros(name, len(shared.infos))
     results = [k for k in range(len(graph.outputs)) if k not in main.assigned]
     return NativeProgram(
         shared.module.text(),
@@ -627,4 +681,5 @@ def lower(
         (),
         tuple(shared.infos),
         {results.index(k): i for k, i in main.donated.items()},
+        tuple(shared.buffers),
     )

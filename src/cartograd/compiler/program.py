@@ -10,7 +10,7 @@ import numpy as np
 from ..dtype import DType
 from ..graph import Aval, Node, Origin, Shape
 
-__all__ = ["ErrorInfo", "HostCall", "KernelInfo", "NativeProgram", "Slot"]
+__all__ = ["BufferInfo", "ErrorInfo", "HostCall", "KernelInfo", "NativeProgram", "Slot"]
 
 
 class Slot(NamedTuple):
@@ -42,7 +42,8 @@ class KernelInfo:
     """One call of a kernel: what it computes, what it costs, and whose lines it came from.
 
     `flops` and `bytes` are for one call; `chunks` is how many parts the work has, `parallel`
-    whether they are shared among threads; `calls` how often one run makes it.
+    whether they are shared among threads; `calls` how often one run makes it. `function` is the
+    one that makes the call, `step` its place there; `loops` are those of a loop nest.
     """
 
     name: str
@@ -54,6 +55,26 @@ class KernelInfo:
     nodes: tuple[Node, ...]
     origins: tuple[Origin, ...]
     calls: int = 1
+    function: str = ""
+    step: int = 0
+    loops: str = ""
+
+
+class BufferInfo(NamedTuple):
+    """Memory for one value: whose, where, and the first and last step of the function to need it.
+
+    `place` is "arena", "output" (memory of its own, handed out), "state" or "donated" (written in
+    place), or "copied" (in the arena, then into a State or a donated input). `offset` is that in
+    the arena. Without a node it is the scratch of a kernel.
+    """
+
+    function: str
+    node: Node | None
+    size: int
+    place: str
+    offset: int
+    first: int
+    last: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +96,4 @@ class NativeProgram:
     errors: tuple[ErrorInfo, ...]
     kernels: tuple[KernelInfo, ...]
     donated: dict[int, int]  # output -> the donated input whose memory it takes over
+    buffers: tuple[BufferInfo, ...] = ()
