@@ -110,7 +110,7 @@ class Readers:
         self.states: dict[int, weakref.ref[Any]] = {}
 
     def expire(self) -> None:
-        """Make them forget the nodes that they hold: their values have just been written."""
+        """Make them forget the nodes that they hold: their values are about to be written."""
         while self.states:
             state = self.states.popitem()[1]()
             if state is not None:

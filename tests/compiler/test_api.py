@@ -12,13 +12,20 @@ import numpy as np
 import pytest
 
 import cartograd as cg
-from cartograd.compiler import CompiledFunction
+from cartograd.compiler import CompiledFunction, Options
 from cartograd.errors import GradientError, RecompileWarning, TraceError, UsageError
 from cartograd.record import EVENTS, Event
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(8, 3)).astype(np.float32)
 Y = RNG.normal(size=(8, 1)).astype(np.float32)
+
+
+@pytest.fixture(params=["native", "interpreted"], autouse=True)
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test compiles to native code, and runs the same graphs with NumPy."""
+    options = Options(interpret=request.param == "interpreted")
+    monkeypatch.setattr("cartograd.compiler.api.Options", lambda: options)
 
 
 @pytest.fixture

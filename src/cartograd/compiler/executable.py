@@ -180,9 +180,9 @@ class Executable:
         return found
 
     def _call(self) -> None:
-        code = self._entry(self._table)
-        if self._read:
+        if self._read:  # before the run, which an interrupt may follow; LOCK keeps readers waiting
             self._readers.expire()
+        code = self._entry(self._table)
         if code:
             self._fail(code)
 
