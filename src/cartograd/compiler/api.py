@@ -15,8 +15,10 @@ from ..errors import RecompileWarning, UsageError
 from ..graph import MODE, Mode, where_called
 from ..record import EVENTS
 from ..runtime import LOCK
+from .build import Built, lower_step
+from .donation import donation_of
 from .options import Options
-from .signature import Signature, signature_of
+from .signature import Argument, Signature, signature_of
 from .step import trace_step
 from .variant import MISS, Variant
 
@@ -53,6 +55,14 @@ class CompiledFunction:
                     return result
             return self._call(args, options, mode)
 
+    def lowered(self, *args: Any, **options: Any) -> Built:
+        """Every stage of compiling a call with these arguments, without running it."""
+        with LOCK:
+            signature, leaves = signature_of((args, options), MODE.get().recording)
+            step = trace_step(self._f, signature, leaves, self._names(signature))
+            inputs = donation_of(self._donate, signature, step).inputs
+            return lower_step(step, inputs, self._options)
+
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         return self if instance is None else types.MethodType(self, instance)
 
@@ -87,9 +97,7 @@ class CompiledFunction:
     def _make(self, signature: Signature, leaves: Sequence[Any], cause: str) -> Variant:
         """Trace and compile."""
         started = time.perf_counter()
-        names = _leaf_names(self._f, signature.structure)
-        arrays = [n for n, a in zip(names, signature.arguments, strict=True) if a.shape is not None]
-        step = trace_step(self._f, signature, leaves, arrays)
+        step = trace_step(self._f, signature, leaves, self._names(signature))
         variant = Variant(step, signature, self._donate, self._f, self._options)
         self._variants.setdefault(signature, []).insert(0, variant)
         self._drop_oldest()
@@ -111,6 +119,11 @@ class CompiledFunction:
             )
         return variant
 
+    def _names(self, signature: Signature) -> list[str]:
+        """The names of the arrays among the arguments."""
+        names = _leaf_names(self._f, signature.structure)
+        return [n for n, a in zip(names, signature.arguments, strict=True) if a.shape is not None]
+
     def _drop_oldest(self) -> None:
         while sum(map(len, self._variants.values())) > _KEPT:
             oldest = next(iter(self._variants))
@@ -128,10 +141,17 @@ class CompiledFunction:
         names = _leaf_names(self._f, signature.structure)
         for name, now, was in zip(names, signature.arguments, last.arguments, strict=True):
             if now != was:
-                return f"{name} is {now} and was {was}"
+                hint = "; a number is static, an array is not" if _is_number(now, was) else ""
+                return f"{name} is {now} and was {was}{hint}"
         if last.recording != signature.recording:
             return f"gradients are {'on' if signature.recording else 'off'} now"
         return "a Module among the arguments has changed"
+
+
+def _is_number(now: Argument, was: Argument) -> bool:
+    """Whether two leaves are Python numbers."""
+    pair = (getattr(now.static, "value", None), getattr(was.static, "value", None))
+    return all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in pair)
 
 
 def _name(f: Callable[..., Any]) -> str:

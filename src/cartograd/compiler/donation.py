@@ -19,8 +19,9 @@ from ..graph import Node, Origin, where_called
 from ..runtime import aligned
 from ..tensor import Tensor
 from .signature import Argument, Signature, usable
+from .step import Step
 
-__all__ = ["Donated", "Pair", "claim", "donated_places", "give_up", "pairs_of", "used_up"]
+__all__ = ["Donated", "Donation", "Pair", "claim", "donation_of", "give_up", "used_up"]
 
 Array = np.ndarray[Any, Any]
 
@@ -88,7 +89,7 @@ def _own(value: Array) -> bool:
     return owned and value.flags.writeable and usable(value)
 
 
-def donated_places(donate: Sequence[int], signature: Signature) -> tuple[int, ...]:
+def _donated_places(donate: Sequence[int], signature: Signature) -> tuple[int, ...]:
     """The places, among all leaves, of the arrays in donated positional arguments."""
     positional = signature.structure.children[0].children
     found: list[int] = []
@@ -102,6 +103,17 @@ def donated_places(donate: Sequence[int], signature: Signature) -> tuple[int, ..
         places = range(first, first + positional[position].count)
         found += [k for k in places if signature.arguments[k].shape is not None]
     return tuple(found)
+
+
+class Donation(NamedTuple):
+    """What a call gives up: `places` among all leaves, `inputs` among the program's, and `pairs`.
+
+    The inputs are in the order of the pairs, so that each result takes over its own.
+    """
+
+    places: tuple[int, ...]
+    inputs: list[int]
+    pairs: list[Pair]
 
 
 class Pair(NamedTuple):
@@ -118,19 +130,22 @@ class Pair(NamedTuple):
     outputs: tuple[int, ...]
 
 
-def pairs_of(
-    donate: Sequence[int],
-    signature: Signature,
-    places: Sequence[int],
-    structure: tree.Structure,
-    outputs: Sequence[int | None],
-    avals: Sequence[Any],
-) -> list[Pair]:
-    """Donated arguments and results alike in structure, shapes and dtypes, in the results' order.
+def donation_of(donate: Sequence[int], signature: Signature, step: Step) -> Donation:
+    """What is given up by a call, and which results take it over."""
+    places = _donated_places(donate, signature)
+    arrays = [k for k, a in enumerate(signature.arguments) if a.shape is not None]
+    pairs = _pairs(donate, signature, arrays, step) if places else []
+    inputs = [k for pair in pairs for k in pair.inputs]
+    inputs += [k for p in places if (k := arrays.index(p)) not in inputs]
+    return Donation(places, inputs, pairs)
 
-    `places` are those of the arrays among the leaves of the arguments, `outputs` those of the
-    result's leaves among the program's outputs, whose `avals` are given.
-    """
+
+def _pairs(
+    donate: Sequence[int], signature: Signature, arrays: Sequence[int], step: Step
+) -> list[Pair]:
+    """Donated arguments and results alike in structure and avals, in the order of the results."""
+    structure = step.structure
+    outputs = [None if result.tracked else result.output for result in step.results]
     whole = structure.is_leaf or structure.kind not in (tuple, list)
     parts = [(None, structure)] if whole else list(enumerate(structure.children))
     arguments = signature.structure.children[0].children
@@ -141,8 +156,8 @@ def pairs_of(
         for position in free:
             start = sum(argument.count for argument in arguments[:position])
             leaves = signature.arguments[start : start + child.count]
-            if child.count and arguments[position] == child and _fit(leaves, span, avals):
-                inputs = tuple(places.index(start + k) for k in range(child.count))
+            if child.count and arguments[position] == child and _fit(leaves, span, step):
+                inputs = tuple(arrays.index(start + k) for k in range(child.count))
                 taken = tuple(k for k in span if k is not None)
                 found.append(Pair(position, part, child, inputs, taken))
                 free.remove(position)
@@ -150,8 +165,8 @@ def pairs_of(
     return found
 
 
-def _fit(leaves: Sequence[Argument], outputs: Sequence[int | None], avals: Sequence[Any]) -> bool:
+def _fit(leaves: Sequence[Argument], outputs: Sequence[int | None], step: Step) -> bool:
     return all(
-        leaf.shape is not None and k is not None and leaf.aval == avals[k]
+        leaf.shape is not None and k is not None and leaf.aval == step.graph.outputs[k].aval
         for leaf, k in zip(leaves, outputs, strict=True)
     )

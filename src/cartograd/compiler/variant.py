@@ -17,7 +17,7 @@ from ..ops.op import constant
 from ..runtime import WORLD
 from ..tensor import Tensor, wrap
 from .build import build
-from .donation import Pair, claim, donated_places, give_up, pairs_of
+from .donation import Pair, claim, donation_of, give_up
 from .executable import Executable
 from .guards import guards_of
 from .history import History
@@ -50,14 +50,11 @@ class Variant:
         self._states = step.states
         self._places = [k for k, a in enumerate(signature.arguments) if a.shape is not None]
         self._history = History(step)
-        self._donated = donated_places(donate, signature)
-        pairs = self._pairs(step, signature, donate)
-        # In the order of the pairs, so that each result takes over the argument that is its pair.
-        order = [k for pair in pairs for k in pair.inputs]
-        order += [k for p in self._donated if (k := self._places.index(p)) not in order]
+        donation = donation_of(donate, signature, step)
+        self._donated, pairs = donation.places, donation.pairs
         residences = tuple(state.reside() for state in step.states)
         self.guards = guards_of(step, f, residences)
-        self._runner = build(step, residences, order, options)
+        self._runner = build(step, residences, donation.inputs, options)
         self._build = builder_of(step.structure)
         self._outputs = [result.output for result in step.results]
         self._in_order = self._outputs == list(range(len(self._outputs)))
@@ -68,13 +65,6 @@ class Variant:
         self._prepare_relay(step, signature)
 
     # --- made once
-
-    def _pairs(self, step: Step, signature: Signature, donate: Sequence[int]) -> list[Pair]:
-        if not donate:
-            return []
-        plain = [None if result.tracked else result.output for result in step.results]
-        avals = [node.aval for node in step.graph.outputs]
-        return pairs_of(donate, signature, self._places, step.structure, plain, avals)
 
     def _prepared(self, step: Step) -> Executable | None:
         """The executable, if it can be run in the quick way: nothing but results comes of it."""
