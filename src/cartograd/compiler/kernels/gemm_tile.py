@@ -99,8 +99,10 @@ def _step(
 
 
 def multiply_add(b: Builder, x: Value, y: Value, z: Value) -> Value:
-    """x * y + z."""
-    return b.fma(x, y, z) if is_floating(z.dtype) else b.add(b.mul(x, y), z)
+    """x * y + z, with one rounding where the processor can."""
+    if is_floating(z.dtype):
+        return b.intrinsic("fmuladd", x, y, z)
+    return b.add(b.mul(x, y), z)
 
 
 def dot_products(
