@@ -31,7 +31,7 @@ import numpy as np
 
 from ..dtype import DType, bfloat16, bool_, float16, float32, int32, int64, kind_of
 
-__all__ = ["Builder", "Index", "Module", "Value", "Variable", "register_dtype"]
+__all__ = ["Builder", "Index", "Module", "Value", "Variable", "clock_of", "register_dtype"]
 
 _SCALAR = {
     "float32": "float", "float64": "double", "bool": "i1", "int8": "i8", "int16": "i16",
@@ -97,6 +97,15 @@ def literal(value: float | int | bool, dtype: DType) -> str:
         rounded = float(np.asarray(value, dtype))
         return f"0x{struct.unpack('<Q', struct.pack('<d', rounded))[0]:016X}"
     return str(int(value))
+
+
+def clock_of(arch: str) -> str:
+    """The intrinsic that reads the clock: on ARM, programs may not read the cycle counter.
+
+    >>> clock_of("x86_64")
+    'llvm.readcyclecounter'
+    """
+    return "llvm.readsteadycounter" if arch == "aarch64" else "llvm.readcyclecounter"
 
 
 class Variable(NamedTuple):
@@ -800,10 +809,11 @@ class Builder:
         self.module.declare(name, "void", ["ptr", "ptr", "i64", "i1"])
         self.line(f"call void @{name}(ptr {target}, ptr {source}, i64 {size}, i1 false)")
 
-    def clock(self) -> Value:
+    def clock(self, arch: str) -> Value:
         """The processor's counter of ticks."""
-        self.module.declare("llvm.readcyclecounter", "i64", [])
-        return Value(self._pointer("call i64 @llvm.readcyclecounter()"), int64)
+        name = clock_of(arch)
+        self.module.declare(name, "i64", [])
+        return Value(self._pointer(f"call i64 @{name}()"), int64)
 
     def call_pointer(self, function: str, number: int, pointer: str) -> Value:
         """Call a function by its address: an integer and a pointer to an integer."""

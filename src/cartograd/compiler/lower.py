@@ -580,13 +580,14 @@ class FunctionLowering:
 
     def _start(self) -> None:
         """Look at the clock before a kernel, if profiling."""
-        self.began = self.b.clock() if self.shared.options.profile else None
+        shared = self.shared
+        self.began = self.b.clock(shared.cpu.arch) if shared.options.profile else None
 
     def _stop(self, number: int) -> None:
         """Add the ticks since the last look to a kernel's count."""
         if self.began is not None:
             b = self.b
-            now = b.clock()
+            now = b.clock(self.shared.cpu.arch)
             place = b.offset(f"@{PROFILE}", number, 8)
             spent = b.sub(now, self.began)
             b.store(b.add(b.load_index(place), spent), place)
