@@ -173,6 +173,18 @@ def _cond(x: Any, w: Any) -> Any:
     return cg.cond(cg.sum(x) > 0, lambda a, b: (a * 1.0, b), lambda a, b: (b, a), x, w)[0]
 
 
+def _weighted(xs: Any, weight: Any) -> Any:
+    """The gradient of a weight that every step of a loop reads."""
+
+    def loss(weight: Any) -> Any:
+        def step(h: Any, x: Any) -> Any:
+            return cg.tanh(x @ weight.T + h), None
+
+        return cg.scan(step, cg.zeros((3, 16)), xs)[0].sum()
+
+    return cg.grad(loss)(weight)
+
+
 CASES = (
     Case("unit", "multiply", lambda x: x * _ones(x), S),
     Case("unit", "multiply", lambda x: _ones(x) * x, S),
@@ -448,4 +460,6 @@ CASES = (
     Case("expand", "logsumexp", lambda x: logsumexp(x, axes=(1,)), (((4, 7),),), False, False),
     Case("split", None, lambda x: sum_op(x, axes=(0, 1)), (((128, 300),),), False, False),
     Case("split", None, lambda x: sum_op(x, axes=(0,)), (((8192, 5),),), False, False),
+    Case("later", None, _as_tensor(_weighted), (((4, 3, 20),), ((16, 20),)), False, False),
+    Case("turn", None, _as_tensor(_weighted), (((4, 3, 20),), ((16, 20),)), False, False),
 )

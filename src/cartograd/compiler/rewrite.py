@@ -21,9 +21,11 @@ from .rewrites.algebra import ALGEBRA, MASKED, PERMUTED
 from .rewrites.expand import EXPAND, SPLIT
 from .rewrites.loops import DESCEND, LOOPS
 from .rewrites.masks import INTO, MASKS
+from .rewrites.pools import POOLS
 from .rewrites.products import PRODUCTS, SWAP
 from .rewrites.scans import join_rule, keep_rule
 from .rewrites.shapes import PAD_LAST, SHAPES
+from .rewrites.sums import LATER, TURN
 from .rewrites.walk import FOLD, Rule, Walk, count_uses, nested
 
 __all__ = ["PASSES", "RULES", "Applied", "Rewritten", "agree", "rewrite"]
@@ -66,7 +68,7 @@ class Notes:
     regions: dict[Node, int] = field(default_factory=dict[Node, int])
 
 
-LOCAL: tuple[Rule, ...] = (*EXPAND, *LOOPS, *SHAPES, *PRODUCTS, *FOLD, *ALGEBRA, *MASKS)
+LOCAL: tuple[Rule, ...] = (*EXPAND, *LOOPS, *SHAPES, *PRODUCTS, *FOLD, *ALGEBRA, *MASKS, *POOLS)
 COUNTED: tuple[Rule, ...] = (
     SWAP,
     PAD_LAST,
@@ -99,6 +101,16 @@ def _with(graph: Graph, notes: Notes, rule: Rule | None) -> Graph:
     return walk.graph(graph)
 
 
+def later(graph: Graph, notes: Notes) -> Graph:
+    """Sums that scans carry are made at once after them."""
+    return _with(graph, notes, LATER)
+
+
+def turn(graph: Graph, notes: Notes) -> Graph:
+    """Weights that every step of a scan reads across their rows are turned before it."""
+    return _with(graph, notes, TURN)
+
+
 def split(graph: Graph, notes: Notes) -> Graph:
     """Long reductions to few results are made in parts, for threads to share."""
     return _with(graph, notes, SPLIT)
@@ -112,9 +124,11 @@ def settle(graph: Graph, notes: Notes) -> Graph:
     return walk.graph(graph)
 
 
-PASSES: tuple[Callable[[Graph, Notes], Graph], ...] = (simplify, join, keep, settle, split)
+PASSES: tuple[Callable[[Graph, Notes], Graph], ...] = (
+    simplify, join, keep, later, settle, turn, split,
+)  # fmt: skip
 RULES: tuple[str, ...] = tuple(
-    dict.fromkeys(["cse", "hoist", *(r.name for r in (*LOCAL, *COUNTED, SPLIT))])
+    dict.fromkeys(["cse", "hoist", *(r.name for r in (*LOCAL, *COUNTED, LATER, TURN, SPLIT))])
 )
 
 

@@ -388,6 +388,7 @@ def _merge(stage: Stage, root: Root, tape: Tape) -> None:
             stage.tape.steps.append(new)
             found = known[key] = len(stage.tape.steps) - 1
         moved.append(found)
+    stage.tape.nodes += tape.nodes
     root.step = moved[root.step]
     if root.reducer is not None:
         stage.kept = root.kept
@@ -430,7 +431,7 @@ def schedule(graph: Graph, leaves: Sequence[Node], *, fuse: bool = True) -> Sche
             plan.kernels, plan.made, plan.readers = [], {}, {}
             early = _early(plan.roots, given)
             for node in sorted(plan.roots, key=lambda n: (n not in early, n.id)):
-                if node not in given and node.op is not CONSTANT:
+                if node not in given:
                     _add(plan, node)
             break
         except _Materialise as trouble:
@@ -490,7 +491,7 @@ def _add(plan: _Plan, node: Node) -> None:
         _pad(plan, node)
     elif op is concat:
         _concat(plan, node)
-    elif op in VIEWS or op is FULL or is_point(node):
+    elif op in VIEWS or op in (FULL, CONSTANT) or is_point(node):
         _map(plan, node, node)
     elif op.family == "control":
         outs = _outputs(plan, node)

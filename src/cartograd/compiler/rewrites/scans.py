@@ -17,7 +17,7 @@ from ...ops.control import scan
 from ...ops.op import OUTPUT, Op, input_node
 from .walk import Found, Rule, Walk, key_of, nested
 
-__all__ = ["join_rule", "keep_rule"]
+__all__ = ["Parts", "join_rule", "keep_rule", "outputs_of", "scan_node"]
 
 Params = Mapping[str, Any]
 Nodes = tuple[Node, ...]
@@ -46,7 +46,7 @@ class Parts:
         return cls(pairs[:a], pairs[a:b], pairs[b:])
 
 
-def _scan_node(w: Walk, parts: Parts, outs: Sequence[Node], params: Params) -> Node:
+def scan_node(w: Walk, parts: Parts, outs: Sequence[Node], params: Params) -> Node:
     """The scan of a new body on new inputs."""
     pairs = (*parts.constants, *parts.carries, *parts.rows)
     options = {
@@ -59,7 +59,7 @@ def _scan_node(w: Walk, parts: Parts, outs: Sequence[Node], params: Params) -> N
     return w.intern(scan, given, options, scan.rule(given, options))
 
 
-def _outputs(w: Walk, node: Node, places: Sequence[int]) -> tuple[Node, ...]:
+def outputs_of(w: Walk, node: Node, places: Sequence[int]) -> tuple[Node, ...]:
     return tuple([w(OUTPUT, node, index=k) for k in places])
 
 
@@ -144,10 +144,10 @@ def _join(
         places[node] = at
     if not places:
         return None
-    new = _scan_node(w, parts, outs, first.params)
+    new = scan_node(w, parts, outs, first.params)
     for node, at in places.items():
-        w.state[join_rule, node] = _outputs(w, new, at)
-    return _outputs(w, new, range(len(body.outputs)))
+        w.state[join_rule, node] = outputs_of(w, new, at)
+    return outputs_of(w, new, range(len(body.outputs)))
 
 
 # --- keeping --------------------------------------------------------------------------------------
@@ -187,13 +187,13 @@ def keep_rule(graph: Graph, regions: Mapping[Node, int]) -> Rule | None:
         extra = kept.get(source, [])
         outs = [*body.outputs, *extra]
         walked = w.inner().walk(toposort(outs, until=known.keys()), known)
-        new = _scan_node(w, parts, [cast("Node", walked[y]) for y in outs], params)
+        new = scan_node(w, parts, [cast("Node", walked[y]) for y in outs], params)
         count = len(body.outputs)
         w.counts["keep"] = w.counts.get("keep", 0) + len(extra)
         w.state[keep_rule, source] = {
             y: w(OUTPUT, new, index=count + k) for k, y in enumerate(extra)
         }
-        return _outputs(w, new, range(count))
+        return outputs_of(w, new, range(count))
 
     return Rule("keep", apply, (scan,))
 
