@@ -73,15 +73,19 @@ FORMATS: dict[DType, Format] = {
 def polynomial(b: Any, x: Any, table: Table | Sequence[float]) -> Any:
     """The polynomial with the coefficients of the dtype of x, lowest power first.
 
-    Short ones by Horner's rule, which rounds least; long ones, of float64, by Estrin's, whose
-    halves do not wait for each other.
+    By Horner's rule, which rounds least; the high powers of a long one by Estrin's, whose halves do
+    not wait for each other.
     """
     coefficients = table[x.dtype] if isinstance(table, Mapping) else table
-    if len(coefficients) <= 10:
-        total = b.like(x, coefficients[-1])
-        for c in coefficients[-2::-1]:
-            total = b.fma(total, x, c)
-        return total
+    first = 3 if len(coefficients) > 10 else len(coefficients) - 1
+    total = _halves(b, x, coefficients[first:])
+    for c in coefficients[first - 1 :: -1]:
+        total = b.fma(total, x, c)
+    return total
+
+
+def _halves(b: Any, x: Any, coefficients: Sequence[float]) -> Any:
+    """A polynomial by Estrin's rule."""
     terms, power = [b.like(x, c) for c in coefficients], x
     while len(terms) > 1:
         pairs = [b.fma(v, power, u) for u, v in zip(terms[::2], terms[1::2], strict=False)]
