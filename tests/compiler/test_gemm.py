@@ -198,7 +198,9 @@ class BiasRelu:
 
 
 @pytest.mark.parametrize("lines", [4, 100])
-@pytest.mark.parametrize("shape", [(20, 37, 9), (130, 65, 700), (1, 40, 64), (40, 1, 64)])
+@pytest.mark.parametrize(
+    "shape", [(20, 37, 9), (130, 65, 70), (40, 70, 1500), (16, 5, 30000), (1, 40, 64), (40, 1, 64)]
+)
 @pytest.mark.parametrize("turned", [False, True])
 def test_epilogue(shape: tuple[int, int, int], turned: bool, lines: int) -> None:
     m, n, k = shape
