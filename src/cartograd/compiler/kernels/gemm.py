@@ -265,9 +265,8 @@ class _Writer:
         mask = b.mask(plan.short, plan.lanes) if plan.short else None
         shape = Tile(plan.rows, plan.vectors, plan.lanes, mask)
         if plan.dots:
-            least = problem.k - (plan.slices - 1) * plan.depth
             wide = min(problem.n, plan.lanes)
-            sums = [dot_products(b, plan.lanes, wide, x, y, k, least)]
+            sums = [dot_products(b, plan.lanes, wide, x, y, k)]
             self._hand_on(b, shape, sums, at, (block, row), (tile, column))
             return
         # Panels may be read whole; only memory of the caller's is masked.

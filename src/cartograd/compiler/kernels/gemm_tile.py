@@ -11,6 +11,7 @@ from ..ir import Builder, Index, Value, Variable, register_dtype
 
 __all__ = ["Operand", "Tile", "dot_products", "multiply", "span", "transposed", "zero_sums"]
 
+WAITING = 8  # multiply-adds that can be on their way at once
 UNROLLED = 40  # multiply-adds of a sum that is written out in full
 
 
@@ -105,33 +106,44 @@ def multiply_add(b: Builder, x: Value, y: Value, z: Value) -> Value:
     return b.add(b.mul(x, y), z)
 
 
-def dot_products(
-    b: Builder, lanes: int, columns: int, x: Operand, y: Operand, k: Index, least: int
-) -> Value:
+def dot_products(b: Builder, lanes: int, columns: int, x: Operand, y: Operand, k: Index) -> Value:
     """The products of one row of x with `columns` columns of y, as one vector; both lie along k.
 
-    `k` is at least `least`. What is left beyond whole vectors of k is added last.
+    The first so many lanes of the vector are products, the others are 0.
     """
     kind = register_dtype(x.dtype)
     zero = b.const(0, kind, lanes)
-    sums = [b.variable(kind, lanes, zero) for _ in range(columns)]
+    ways = 1 << (
+        max(1, WAITING // columns).bit_length() - 1
+    )  # sums of a column that go on side by side
+    sums = [[b.variable(kind, lanes, zero) for _ in range(columns)] for _ in range(ways)]
 
-    def step(p: Index, mask: Value | None) -> None:
+    def step(p: Index, way: int, mask: Value | None) -> None:
         row = b.load(b.offset(x.pointer, p, x.dtype.itemsize), x.dtype, lanes, mask=mask)
         column = b.offset(y.pointer, p, y.dtype.itemsize)
-        for j, sum_ in enumerate(sums):
+        for j, sum_ in enumerate(sums[way]):
             place = b.offset(column, j * y.across, y.dtype.itemsize)
             other = b.load(place, y.dtype, lanes, mask=mask)
             b.set(sum_, multiply_add(b, row, other, b.get(sum_)))
 
-    whole = b.idiv(k, lanes)
-    if least >= lanes:
+    stride = ways * lanes
+    whole = b.idiv(k, stride)
+    if whole != 0:
         with span(b, 0, whole) as i:
-            step(b.imul(i, lanes), None)
-    rest = b.imod(k, lanes)
-    if rest != 0:
-        step(b.imul(whole, lanes), b.mask(rest, lanes))
-    rows = [b.get(sum_) for sum_ in sums] + [zero] * (lanes - columns)
+            for way in range(ways):
+                step(b.iadd(b.imul(i, stride), way * lanes), way, None)
+    for way in range(ways):
+        left = b.isub(b.imod(k, stride), way * lanes)
+        if isinstance(left, int) and left <= 0:
+            break
+        mask = None if isinstance(left, int) and left >= lanes else b.mask(left, lanes)
+        step(b.iadd(b.imul(whole, stride), way * lanes), way, mask)
+    rows = [zero] * lanes
+    for j in range(columns):
+        parts = [b.get(sums[way][j]) for way in range(ways)]
+        while len(parts) > 1:
+            parts = [b.add(*parts[i : i + 2]) for i in range(0, len(parts) - 1, 2)]
+        rows[j] = parts[0]
     return folded(b, rows)
 
 
