@@ -8,14 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+import cartograd as cg
 from cartograd.compiler.ir import Module
 from cartograd.compiler.kernels.window import (
     WindowSpec,
     emit_window_argmax,
     emit_window_max,
-    emit_window_max_back,
+    emit_window_pick,
+    emit_window_put,
     emit_window_sum,
 )
+from cartograd.compiler.rewrite import rewrite
+from cartograd.evaluate import run
 
 from .test_conv_kernels import Array, Compiled, in_order, one_by_one_backwards, strided
 
@@ -111,8 +115,6 @@ def check(x: Array, params: dict[str, Any], rng: np.random.Generator) -> None:
     shape = sums.shape
     total, top = np.empty(shape, x.dtype), np.empty(shape, x.dtype)
     where = np.empty(shape, np.int64)
-    ct = rng.integers(0, 9, shape).astype(x.dtype)
-    back, hits = np.empty(x.shape, x.dtype), np.empty(x.shape, bool)
     for emit, y, expected in (
         (emit_window_sum, total, sums), (emit_window_max, top, best),
         (emit_window_argmax, where, index),
@@ -126,20 +128,43 @@ def check(x: Array, params: dict[str, Any], rng: np.random.Generator) -> None:
                 np.testing.assert_array_equal(y.astype(sums.dtype), expected)
             else:
                 np.testing.assert_array_equal(y, expected)
+    check_pick(x, params, index, rng)
+    check_put(x, params, index, rng.integers(0, 9, shape).astype(x.dtype))
+    check_put(x, params, index, rng.integers(0, 2, shape).astype(bool))
+
+
+def planes(a: Array, d: int) -> Array:
+    """One row for each plane."""
+    return np.ascontiguousarray(a).reshape(int(np.prod(a.shape[: a.ndim - d])), -1)
+
+
+def check_pick(x: Array, params: dict[str, Any], index: Array, rng: np.random.Generator) -> None:
+    """What another array has where the maxima are."""
     d = len(params["window"])
-    expected_back = np.zeros(x.shape, np.float64)
-    expected_hits = np.zeros(x.shape, bool)
-    for i in product(*map(range, x.shape[:-d])):
-        np.add.at(expected_back[i].reshape(-1), index[i].reshape(-1), ct[i].reshape(-1))
-        expected_hits[i].reshape(-1)[index[i].reshape(-1)] = True
+    t = rng.standard_normal(x.shape).astype(np.float32)
+    y = np.zeros(index.shape, t.dtype)
     module = Module()
-    code = emit_window_max_back(module, "k", spec_of(x, ct, params), hits=True)
-    run = Compiled(module, code, ["x", "y", "out", "hits"])
+    code = emit_window_pick(module, "k", spec_of(x, y, params), strided(t))
+    Compiled(module, code, ["t", "x", "y"])(*(a.ctypes.data for a in (t, x, y)))
+    expected = np.take_along_axis(planes(t, d), planes(index, d), 1).reshape(y.shape)
+    np.testing.assert_array_equal(y, expected)
+
+
+def check_put(x: Array, params: dict[str, Any], index: Array, ct: Array) -> None:
+    """Numbers added, or bools or-ed, where the maxima are."""
+    d = len(params["window"])
+    expected = np.zeros_like(planes(np.zeros(x.shape, ct.dtype), d))
+    add = np.logical_or if ct.dtype == bool else np.add
+    for row, places_, numbers in zip(expected, planes(index, d), planes(ct, d), strict=True):
+        add.at(row, places_, numbers)
+    module = Module()
+    code = emit_window_put(module, "k", spec_of(x, ct, params))
+    run = Compiled(module, code, ["y", "x", "out"])
+    out = np.zeros(x.shape, ct.dtype)
     for order in (in_order, one_by_one_backwards):
-        back[...], hits[...] = 77, True
-        run(*(a.ctypes.data for a in (x, ct, back, hits)), order=order)
-        np.testing.assert_array_equal(back, expected_back)
-        np.testing.assert_array_equal(hits, expected_hits)
+        out[...] = 1
+        run(*(a.ctypes.data for a in (ct, x, out)), order=order)
+        np.testing.assert_array_equal(out, expected.reshape(x.shape))
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -182,3 +207,33 @@ def test_transposed_operands() -> None:
         "window": (2, 2), "strides": (2, 2), "padding": ((0, 0),) * 2, "dilation": (1, 1),
     }  # fmt: skip
     check(values(rng, (3, 18, 20), "f4").transpose(0, 2, 1), params, rng)
+
+
+# --- max pooling as a whole ----------------------------------------------------------------------
+
+POOLS: list[tuple[tuple[int, ...], dict[str, int]]] = [
+    ((2, 3, 8, 8), {"kernel_size": 2}),
+    ((1, 1, 7, 9), {"kernel_size": 3, "stride": 2, "padding": 1}),
+    ((2, 2, 9), {"kernel_size": 2, "stride": 1}),
+    ((2, 3, 6, 6, 4), {"kernel_size": 2}),
+]
+
+
+@pytest.mark.parametrize(("shape", "args"), POOLS, ids=str)
+def test_max_pooling_makes_no_array_of_places(shape: tuple[int, ...], args: dict[str, int]) -> None:
+    rng = np.random.default_rng(0)
+    pool = getattr(cg.nn.functional, f"max_pool{len(shape) - 2}d")
+    x = cg.asarray(rng.standard_normal(shape))
+
+    def f(x: Any) -> Any:
+        return cg.sum(cg.nn.functional.relu(pool(cg.sin(x), **args)) ** 2)
+
+    def norm(x: Any) -> Any:
+        return cg.sum(cg.grad(f)(x) ** 2)
+
+    for g in (f, cg.grad(f), norm, cg.grad(norm)):
+        graph = rewrite(cg.trace(g)(x)).graph
+        assert not {node.op.name for node in graph.nodes} & {"gather", "scatter_add", "scatter_set"}
+        expected, (y,) = g(x).numpy(), run(graph, [x.numpy()])
+        np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(cg.compile(g)(x).numpy(), expected, rtol=1e-12, atol=1e-12)

@@ -18,7 +18,7 @@ from ..ops.op import CONSTANT, FULL, Op
 from ..ops.random import random_bits
 from ..ops.reduce import cumprod, cumsum, cumulative_logsumexp, linear_recurrence
 from ..ops.sort import argsort, searchsorted, sort
-from ..ops.window import window_argmax, window_sum
+from ..ops.window import window_argmax, window_pick, window_put, window_sum
 from .ir import Module
 from .kernel import Opaque, Operand
 from .kernels.conv import emit_conv
@@ -45,7 +45,14 @@ from .kernels.running import (
 )
 from .kernels.sorting import SearchSpec, SortSpec, emit_searchsorted, emit_sort
 from .kernels.strided import KernelCode, Strided
-from .kernels.window import WindowSpec, emit_window_argmax, emit_window_sum
+from .kernels.window import (
+    WindowSpec,
+    emit_window_argmax,
+    emit_window_max,
+    emit_window_pick,
+    emit_window_put,
+    emit_window_sum,
+)
 from .views import contiguous
 
 __all__ = ["LOWERINGS", "core_of"]
@@ -156,6 +163,40 @@ def _windows(op: Op, emit: Callable[..., KernelCode]) -> None:
             lambda module, name, cpu, fused: emit(module, name, spec, core_of(cpu)),
             node.size * prod(spec.window),
         )  # fmt: skip
+
+
+@lowers(window_pick)
+def _window_pick(node: Node, operands: list[Operand], outputs: list[Node]) -> Opaque | None:
+    t, x = (_strided(n, operand) for n, operand in zip(node.inputs, operands, strict=True))
+    params, own = node.params, node.inputs[0] is node.inputs[1]
+    spec = WindowSpec(
+        x, _packed(node), params["window"], params["strides"], params["padding"],
+        params["dilation"],
+    )  # fmt: skip
+
+    def write(module: Module, name: str, cpu: Any, fused: Any) -> KernelCode:
+        if own:
+            return emit_window_max(module, name, spec, core_of(cpu))
+        return emit_window_pick(module, name, spec, t, core_of(cpu))
+
+    return _opaque(
+        node, "window_pick", (spec, t, own), operands[:1] if own else operands, outputs, write,
+        node.size * prod(spec.window),
+    )  # fmt: skip
+
+
+@lowers(window_put)
+def _window_put(node: Node, operands: list[Operand], outputs: list[Node]) -> Opaque | None:
+    y, x = (_strided(n, operand) for n, operand in zip(node.inputs, operands, strict=True))
+    params = node.params
+    spec = WindowSpec(
+        x, y, params["window"], params["strides"], params["padding"], params["dilation"]
+    )
+    return _opaque(
+        node, "window_put", spec, operands, outputs,
+        lambda module, name, cpu, fused: emit_window_put(module, name, spec, core_of(cpu)),
+        y.size * prod(spec.window),
+    )  # fmt: skip
 
 
 _windows(window_sum, emit_window_sum)

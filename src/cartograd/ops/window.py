@@ -21,11 +21,11 @@ from ..graph import Aval, Node, Shape, where_called
 from .contract import HALF
 from .conv import check_windows, extent
 from .index import gather, iota
-from .movement import pad, reshape
+from .movement import broadcast, pad, reshape
 from .op import REGISTRY, check_kind, make_op
 from .samples import Sample
 
-__all__ = ["window_argmax", "window_max", "window_sum"]
+__all__ = ["window_argmax", "window_max", "window_pick", "window_put", "window_sum"]
 
 Array = np.ndarray[Any, Any]
 Ints = tuple[int, ...]
@@ -281,6 +281,103 @@ window_argmax = make_op(
     formula="y[..., p] = argmax over i in window p of x[..., i]",
     differentiable=False, why="an index does not change smoothly", batch=_batch("window_argmax"),
     kinds="numeric", samples=_samples(),
+)  # fmt: skip
+
+
+# --- taking and putting at the maxima ------------------------------------------------------------
+# What a gather and a scatter at the places of `window_argmax` do, for compilers to make of them:
+# no array of places is needed.
+
+
+def _flat_places(x: Array, window: Ints, **params: Any) -> Array:
+    """The places of the maxima as indices into the whole array."""
+    index = _argmax_eval(x, window, **params)
+    d = len(window)
+    lead, plane = x.shape[: x.ndim - d], prod(x.shape[x.ndim - d :])
+    start = np.arange(prod(lead), dtype=np.int64) * plane
+    return index + start.reshape((*lead, *(1,) * d))
+
+
+def _pick_eval(t: Array, x: Array, **params: Any) -> Array:
+    return np.take(t, _flat_places(x, **params))
+
+
+def _put_eval(ct: Array, x: Array, **params: Any) -> Array:
+    places = _flat_places(x, **params).reshape(-1)
+    wide = float32 if ct.dtype in HALF else ct.dtype
+    y: Array = np.zeros(x.size, wide)
+    add = np.logical_or if ct.dtype.kind == "b" else np.add
+    add.at(y, places, ct.reshape(-1).astype(wide))
+    return y.reshape(x.shape).astype(ct.dtype)
+
+
+def _pick_rule(inputs: Sequence[Node], params: Mapping[str, Any]) -> Aval:
+    t, x = inputs
+    if t.shape != x.shape:
+        raise ShapeError(
+            f"window_pick takes equal shapes, not {t.shape} and {x.shape}{where_called()}"
+        )
+    return Aval(_argmax_rule((x,), params)[0], t.dtype)
+
+
+def _put_rule(inputs: Sequence[Node], params: Mapping[str, Any]) -> Aval:
+    ct, x = inputs
+    places = _argmax_rule((x,), params)[0]
+    if ct.shape != places:
+        raise ShapeError(
+            f"window_put takes one number for each of the windows {places}, not shape {ct.shape}"
+            f"{where_called()}"
+        )
+    return Aval(x.shape, ct.dtype)
+
+
+def _pick_transpose(ct: Node, k: int, inputs: Sequence[Node], **params: Any) -> Node:
+    return window_put(ct, inputs[1], **params)
+
+
+def _put_transpose(ct: Node, k: int, inputs: Sequence[Node], **params: Any) -> Node:
+    return window_pick(ct, inputs[1], **params)
+
+
+def _batch_both(name: str) -> Callable[..., Node]:
+    def batch(inputs: Sequence[Node], batched: Sequence[bool], size: int, **params: Any) -> Node:
+        spread = [
+            x if is_batched else broadcast(reshape(x, shape=(1, *x.shape)), shape=(size, *x.shape))
+            for x, is_batched in zip(inputs, batched, strict=True)
+        ]
+        return REGISTRY[name](*spread, **params)
+
+    return batch
+
+
+def _pair_samples(put: bool) -> Callable[[np.random.Generator], list[Sample]]:
+    def samples(rng: np.random.Generator) -> list[Sample]:
+        found: list[Sample] = []
+        for one in _samples()(rng):
+            (x,), params = one.args, one.params
+            places = places_of("window_argmax", x.shape, **params)
+            lead = x.shape[: x.ndim - len(places)]
+            shape = (*lead, *places) if put else x.shape
+            found.append(Sample((rng.standard_normal(shape), x), params, diff=(0,)))
+        return found
+
+    return samples
+
+
+window_pick = make_op(
+    "window_pick", "window", _pick_eval, _pick_rule,
+    doc="The elements of t where each window of the trailing axes of x has its first maximum.",
+    formula="y[..., p] = t[..., argmax over i in window p of x[..., i]]",
+    transpose=_pick_transpose, linear=(0,), structural="sparse", batch=_batch_both("window_pick"),
+    kinds="numeric", samples=_pair_samples(put=False),
+)  # fmt: skip
+window_put = make_op(
+    "window_put", "window", _put_eval, _put_rule,
+    doc="The transpose of window_pick: each number added (a bool: or-ed) where its window of x has "
+    "its first maximum, zeros elsewhere.",
+    formula="y[..., i] = sum of ct[..., p] over the windows p of x whose first maximum is at i",
+    transpose=_put_transpose, linear=(0,), structural="dense", batch=_batch_both("window_put"),
+    kinds="numeric", samples=_pair_samples(put=True),
 )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
-"""Kernels of pooling: sums, maxima and places of maxima of windows, and the maxima's gradient.
+"""Kernels of pooling: sums, maxima and places of maxima of windows, and putting at the maxima.
 
-A chunk is some rows of the result (places along the last axis); of the gradient, some planes. In
+A chunk is some rows of the result (places along the last axis); of putting, some planes. In
 the middle of a row, where windows are inside the array, vectors lie along the places.
 """
 
@@ -22,7 +22,8 @@ __all__ = [
     "WindowSpec",
     "emit_window_argmax",
     "emit_window_max",
-    "emit_window_max_back",
+    "emit_window_pick",
+    "emit_window_put",
     "emit_window_sum",
 ]
 
@@ -258,13 +259,14 @@ Results = Callable[[_Windows, list[Index], list[Index], int, bool], Value]
 
 
 def _emit_rows(
-    module: Module, name: str, spec: WindowSpec, core: Core | None, results: Results
-) -> KernelCode:
+    module: Module, name: str, spec: WindowSpec, core: Core | None, results: Results,
+    pointers: Sequence[str] = ("x", "y"),
+) -> KernelCode:  # fmt: skip
     """Store what `results(windows, lead, places, lanes, whole)` gives for all places."""
     lanes = (core or Core()).lanes(max(4, register_dtype(spec.x.dtype).itemsize))
     rows = prod(spec.y.shape[:-1])
     each = max(1, ceil_div(rows, CHUNKS))
-    b = module.function(name, ["x", "y"], ["begin", "end"])
+    b = module.function(name, pointers, ["begin", "end"])
     windows = _Windows(b, spec, lanes)
 
     def row(lead: list[Index], places: list[Index]) -> None:
@@ -303,7 +305,7 @@ def emit_window_sum(
 def emit_window_max(
     module: Module, name: str, spec: WindowSpec, core: Core | None = None
 ) -> KernelCode:
-    """Write the values at the places of `window_argmax`; its pointers: x, y (of x's dtype)."""
+    """Write `window_pick` of x itself: the maxima; its pointers: x, y (of x's dtype)."""
     return _emit_rows(
         module, name, spec, core,
         lambda windows, lead, places, lanes, whole: windows.best(lead, places, lanes, whole)[0],
@@ -332,40 +334,61 @@ def _index(windows: _Windows, places: Sequence[Index], offset: Value) -> Value:
     return b.add(b.add(first, apart), b.convert(offset, int64))
 
 
-# --- the gradient of the maxima ------------------------------------------------------------------
-
-
-def emit_window_max_back(
-    module: Module, name: str, spec: WindowSpec, core: Core | None = None, *, hits: bool = False
+def emit_window_pick(
+    module: Module, name: str, spec: WindowSpec, t: Strided, core: Core | None = None
 ) -> KernelCode:
-    """Write the transpose of taking maxima: each cotangent added to where its maximum was.
+    """Write `window_pick`; `spec` has x and the result, which has t's dtype. Pointers: t, x, y."""
 
-    `spec` is that of the maxima, its `y` the cotangent (of x's dtype). Pointers: x, y, then the
-    result, C-contiguous and of x's shape and dtype, and with `hits` a C-contiguous bool array of
-    x's shape: which elements are the maximum of a window. Additions are in the order of places.
+    def results(
+        windows: _Windows, lead: list[Index], places: list[Index], lanes: int, whole: bool
+    ) -> Value:
+        b = windows.b
+        _, offset = windows.best(lead, places, lanes, whole)
+        index = _index(windows, places, offset)
+        y = b.undefined(register_dtype(t.dtype), lanes)
+        for lane in range(lanes):
+            at = unravel(b, b.extract(index, lane), spec.sizes)
+            where = dot(b, (*lead, *at), t.strides)
+            one = b.load(b.offset(b.params["t"], where, t.dtype.itemsize), t.dtype)
+            y = one if lanes == 1 else b.insert(y, one, lane)
+        return y
+
+    return _emit_rows(module, name, spec, core, results, ("t", "x", "y"))
+
+
+# --- putting at the maxima -----------------------------------------------------------------------
+
+
+def emit_window_put(
+    module: Module, name: str, spec: WindowSpec, core: Core | None = None
+) -> KernelCode:
+    """Write `window_put`: each number added where its window has its maximum.
+
+    `spec` has x, and as its y the numbers. Pointers: y, x, then the result, C-contiguous and of
+    x's shape and y's dtype. Additions are in the order of places; bools are or-ed.
     """
     lanes = (core or Core()).lanes(max(4, register_dtype(spec.x.dtype).itemsize))
     planes = prod(spec.lead)
     each = max(1, ceil_div(planes, CHUNKS))
-    b = module.function(name, ["x", "y", "out", *(["hits"] if hits else [])], ["begin", "end"])
-    back = _Back(b, spec, lanes, hits)
+    b = module.function(name, ["y", "x", "out"], ["begin", "end"])
+    put = _Put(b, spec, lanes)
     if spec.x.size:
         begin, end = (b.imul(b.integers[i], each) for i in ("begin", "end"))
         with b.loop(begin, b.imin(end, planes)) as plane:
-            back.emit(plane)
+            put.emit(plane)
     b.finish()
     chunks = ceil_div(planes, each) if spec.x.size else 0
-    moved = spec.bytes + spec.x.size * (spec.x.dtype.itemsize + hits)
+    moved = spec.bytes + spec.x.size * spec.y.dtype.itemsize
     return KernelCode(((name, chunks),), 0, spec.y.size * prod(spec.window), moved)
 
 
-class _Back:
-    """Writes the gradient of one plane."""
+class _Put:
+    """Writes one plane."""
 
-    def __init__(self, b: Builder, spec: WindowSpec, lanes: int, hits: bool) -> None:
+    def __init__(self, b: Builder, spec: WindowSpec, lanes: int) -> None:
         self.b, self.spec, self.lanes = b, spec, lanes
         self.windows = _Windows(b, spec, lanes)
-        self.outputs = [("out", spec.x.dtype), *([("hits", bool_)] if hits else [])]
+        self.dtype = spec.y.dtype
         tiled = all(d == 1 for d in spec.dilation) and all(
             k == s and n == k * p and not (lo or hi)
             for k, s, n, p, (lo, hi) in zip(
@@ -384,8 +407,7 @@ class _Back:
         self.base = b.imul(plane, size)
         lead = unravel(b, plane, spec.lead)
         if not self.side_by_side:
-            for name, dtype in self.outputs:
-                self._zero(b.offset(b.params[name], self.base, dtype.itemsize), dtype, size)
+            self._zero(b.offset(b.params["out"], self.base, self.dtype.itemsize), size)
         with nest(b, [(0, n) for n in spec.places[:-1]]) as places:
 
             def some(p: Index, lanes: int, whole: bool) -> None:
@@ -400,8 +422,8 @@ class _Back:
             if not self.side_by_side:
                 self._scatter(lead, places)
 
-    def _zero(self, start: str, dtype: DType, size: int) -> None:
-        b, kind = self.b, register_dtype(dtype)
+    def _zero(self, start: str, size: int) -> None:
+        b, dtype, kind = self.b, self.dtype, register_dtype(self.dtype)
         whole = size // self.lanes * self.lanes
         for lanes, first, last in ((self.lanes, 0, whole), (1, whole, size)):
             if last > first:
@@ -409,50 +431,44 @@ class _Back:
                     zero = b.const(0, kind, lanes)
                     b.store(zero, b.offset(start, i, dtype.itemsize), dtype)
 
-    def _cotangent(self, lead: Sequence[Index], places: Sequence[Index]) -> str:
+    def _number(self, lead: Sequence[Index], places: Sequence[Index]) -> str:
         b, y = self.b, self.spec.y
         return b.offset(b.params["y"], dot(b, (*lead, *places), y.strides), y.dtype.itemsize)
 
     def _scatter(self, lead: Sequence[Index], places: Sequence[Index]) -> None:
-        """Add the cotangents of a row, one after the other."""
-        b, dtype = self.b, self.spec.x.dtype
+        """Add the numbers of a row, one after the other."""
+        b, dtype = self.b, self.dtype
         with b.loop(0, self.spec.places[-1]) as p:
-            ct = b.load(self._cotangent(lead, [*places, p]), self.spec.y.dtype)
+            x = b.load(self._number(lead, [*places, p]), dtype)
             at = b.iadd(self.base, b.load(b.offset(self.kept, p, 8), int64))
-            for name, kind in self.outputs:
-                pointer = b.offset(b.params[name], at, kind.itemsize)
-                if name == "hits":
-                    b.store(b.const(True, bool_), pointer)
-                else:
-                    b.store(b.add(b.load(pointer, dtype), ct), pointer, dtype)
+            pointer = b.offset(b.params["out"], at, dtype.itemsize)
+            held = b.load(pointer, dtype)
+            b.store(b.or_(held, x) if dtype == bool_ else b.add(held, x), pointer, dtype)
 
     def _spread(self, lead: Sequence[Index], places: Sequence[Index], offset: Value) -> None:
-        """Write whole windows two elements wide: the cotangent at the maximum, zeros elsewhere."""
-        b, spec = self.b, self.spec
+        """Write whole windows two elements wide: the number at the maximum, zeros elsewhere."""
+        b, spec, dtype = self.b, self.spec, self.dtype
         lanes = offset.lanes
-        ct = self._vector(lead, places, lanes)
+        x = self._vector(lead, places, lanes)
         zip_low = [j for i in range(lanes // 2) for j in (i, lanes + i)]
         zip_high = [j for i in range(lanes // 2, lanes) for j in (i, lanes + i)]
         start = b.iadd(self.base, self.windows.start(places))
         steps = [prod(spec.sizes[i + 1 :]) for i in range(len(spec.sizes))]
         for ks in product(*map(range, spec.window[:-1])):
             row = sum(k * step for k, step in zip(ks, steps[:-1], strict=True))
-            tests = [b.cmp("eq", offset, row + k) for k in range(2)]
-            for name, dtype in self.outputs:
-                zero = b.like(ct, 0)
-                pair = [t if name == "hits" else b.select(t, ct, zero) for t in tests]
-                pointer = b.offset(b.params[name], b.iadd(start, row), dtype.itemsize)
-                for half, picked in enumerate((zip_low, zip_high)):
-                    there = b.offset(pointer, half * lanes * dtype.itemsize)
-                    b.store(b.shuffle(pair[0], pair[1], picked), there, dtype)
+            even, odd = (b.select(b.cmp("eq", offset, row + k), x, b.like(x, 0)) for k in range(2))
+            pointer = b.offset(b.params["out"], b.iadd(start, row), dtype.itemsize)
+            for half, picked in enumerate((zip_low, zip_high)):
+                there = b.offset(pointer, half * lanes * dtype.itemsize)
+                b.store(b.shuffle(even, odd, picked), there, dtype)
 
     def _vector(self, lead: Sequence[Index], places: Sequence[Index], lanes: int) -> Value:
-        """The cotangents of neighbouring places."""
+        """The numbers of neighbouring places."""
         b, y = self.b, self.spec.y
-        start, stride = self._cotangent(lead, places), y.strides[-1]
+        start, stride = self._number(lead, places), y.strides[-1]
         if stride == 1:
             return b.load(start, y.dtype, lanes)
-        x = b.undefined(self.windows.dtype, lanes)
+        x = b.undefined(register_dtype(y.dtype), lanes)
         for lane in range(lanes):
             one = b.load(b.offset(start, lane * stride * y.dtype.itemsize), y.dtype)
             x = b.insert(x, one, lane)
