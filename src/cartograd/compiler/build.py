@@ -53,4 +53,4 @@ def build(
     if found is None:
         cache.put(key, code)
     native = load(code, [ENTRY])
-    return Executable(program, native, residences)
+    return Executable(program, native, residences, cached=found is not None)

@@ -39,10 +39,11 @@ class Runner(Protocol):
     """What a compiled function calls, holding LOCK: arrays of the inputs in, of the outputs out.
 
     The inputs are aligned and C-contiguous; the outputs are nobody else's. `donated` says which
-    outputs take over the memory of which inputs.
+    outputs take over the memory of which inputs, `cached` whether machine code was found on disk.
     """
 
     donated: Mapping[int, int]
+    cached: bool
 
     def run(self, inputs: Sequence[Array]) -> list[Array]: ...
 
@@ -52,6 +53,7 @@ class Interpreted:
 
     def __init__(self, step: Step, residences: Sequence[Residence]) -> None:
         self.donated: Mapping[int, int] = {}
+        self.cached = False
         self._residences = tuple(residences)
         self._graph = Graph((*step.graph.inputs, *step.nodes), step.graph.outputs)
         self._assigned = [residences[k] for k, _ in step.assigned]
@@ -115,9 +117,14 @@ class Executable:
     """
 
     def __init__(
-        self, program: NativeProgram, code: NativeCode, residences: Sequence[Residence]
+        self,
+        program: NativeProgram,
+        code: NativeCode,
+        residences: Sequence[Residence],
+        *,
+        cached: bool = False,
     ) -> None:
-        self.program = program
+        self.program, self.cached = program, cached
         self._code = code
         self._residences = tuple(residences)
         self._constants = [_settled(value) for value in program.constants]
