@@ -108,6 +108,7 @@ class CompiledFunction:
             cause=cause,
             number=self.lowerings,
             seconds=time.perf_counter() - started,
+            cached=variant.cached,
         )
         if self.lowerings == _MANY + 1:
             warnings.warn(

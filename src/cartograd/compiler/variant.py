@@ -55,6 +55,7 @@ class Variant:
         residences = tuple(state.reside() for state in step.states)
         self.guards = guards_of(step, f, residences)
         self._runner = build(step, residences, donation.inputs, options)
+        self.cached = self._runner.cached
         self._build = builder_of(step.structure)
         self._outputs = [result.output for result in step.results]
         self._in_order = self._outputs == list(range(len(self._outputs)))
