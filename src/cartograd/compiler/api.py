@@ -49,8 +49,8 @@ class CompiledFunction:
             return self._f(*args, **options)  # part of something larger, which is what to compile
         with LOCK:
             newest = self._newest
-            if newest is not None and not options and mode.recording == newest.recording:
-                result = newest.attempt(args)
+            if newest is not None and mode.recording == newest.recording:
+                result = newest.attempt(args, options)
                 if result is not MISS:
                     return result
             return self._call(args, options, mode)

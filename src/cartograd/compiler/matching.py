@@ -16,7 +16,7 @@ from ..dtype import DType
 from ..graph import Shape
 from ..tensor import Tensor
 from .relay import Handed
-from .signature import USABLE, Argument, Signature, Static, Whole
+from .signature import USABLE, Argument, Signature, Static, Whole, array_of
 from .variables import same
 
 __all__ = ["builder_of", "matcher_of"]
@@ -28,15 +28,16 @@ Take = Callable[[Any, "list[Array]"], bool]  # appends the arrays of a subtree, 
 def matcher_of(
     signature: Signature, skip: Container[int] = ()
 ) -> Callable[[tuple[Any, ...]], list[Array] | None] | None:
-    """The function from positional arguments to the arrays in them; None if there is none.
+    """The function from arguments (positional, then by name) to the arrays in them, or None.
 
-    Arguments at the positions of `skip` are not looked at.
+    Arguments at the positions of `skip` are not looked at. None instead of the function if it takes
+    more to tell.
     """
-    positional, keyword = signature.structure.children
-    if keyword.children or signature.facts:
+    if signature.facts:
         return None
+    positional, keyword = signature.structure.children
     leaves = iter(signature.arguments)
-    takes = [_take(child, leaves) for child in positional.children]
+    takes = [_take(child, leaves) for child in (*positional.children, *keyword.children)]
     takes = [_anything if k in skip else take for k, take in enumerate(takes)]
     known = [take for take in takes if take is not None]
     if len(known) != len(takes):
@@ -125,9 +126,9 @@ def _take_array(shape: Shape, dtype: DType) -> Take:
             value = x
         else:
             return False
-        if value.dtype is not dtype or value.flags.num & USABLE != USABLE:
+        if value.dtype is not dtype:
             return False
-        found.append(value)
+        found.append(value if value.flags.num & USABLE == USABLE else array_of(x))
         return True
 
     return take

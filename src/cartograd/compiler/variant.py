@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import tree
 from ..graph import Node, user_origin
 from ..ops.op import constant
 from ..runtime import WORLD
@@ -24,7 +25,7 @@ from .history import History
 from .matching import builder_of, matcher_of
 from .options import Options
 from .relay import Relay, Side
-from .signature import Signature, array_of
+from .signature import Signature, array_of, is_whole
 from .step import Result, Step
 
 __all__ = ["MISS", "Variant"]
@@ -59,7 +60,8 @@ class Variant:
         self._build = builder_of(step.structure)
         self._outputs = [result.output for result in step.results]
         self._in_order = self._outputs == list(range(len(self._outputs)))
-        self._match = None if self._history.again is not None else matcher_of(signature)
+        self._keys = list(signature.structure.children[1].data)
+        self._match = matcher_of(signature)
         self._again = self._prepared(step)
         self._relay: Relay | None = None
         self._relayed = pairs if self._goes_round(pairs, donate) else []
@@ -71,6 +73,7 @@ class Variant:
         """The executable, if it can be run in the quick way: nothing but results comes of it."""
         gradients, runner = step.gradients, self._runner
         left = gradients.given or gradients.made or gradients.cleared or gradients.arguments
+        left = left or self._history.again is not None
         if self._match is None or left or not isinstance(runner, Executable):
             return None
         make = self._history.tensor
@@ -109,17 +112,21 @@ class Variant:
                 return False
         return True
 
-    def attempt(self, args: tuple[Any, ...]) -> Any:
+    def attempt(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """One call, if these arguments are as expected and the guards hold; else MISS."""
         if self._match is None:
             return MISS
+        if options or self._keys:
+            if list(options) != self._keys:
+                return MISS
+            args = (*args, *options.values())
         if self._donated:
             return self._relay_call(args)
         arrays = self._match(args)
         if arrays is None or not self.guards.hold():
             return MISS
         if self._again is None:
-            return self._finish(arrays, ())
+            return self._finish(arrays, tree.leaves(args, is_leaf=is_whole))
         tensors = self._again.results(range(len(arrays)), arrays)
         return self._build(tensors if self._in_order else _placed(self._results, tensors))
 
