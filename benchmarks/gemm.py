@@ -196,7 +196,7 @@ def best(run: Callable[[int], None]) -> float:
 
 def measure_peak(dtype: np.dtype[Any]) -> float:
     """Multiplications and additions a second of independent multiply-adds on registers."""
-    chains, lanes, turns = 12, core().lanes(dtype.itemsize), 20_000
+    chains, lanes, turns = 12, core().lanes(dtype.itemsize), 500_000
     module = Module()
     b = module.function("peak", ["out"], ["turns"], public=True)
     sums = [b.variable(dtype, lanes, b.const(0, dtype, lanes)) for _ in range(chains)]
