@@ -341,7 +341,7 @@ def _relu(x: Array) -> Array:
 
 
 def _relu_taken(y: Node, x: Node) -> tuple[Node]:
-    return (~(x <= 0),)
+    return (~(y <= 0),)  # as x is, and the derivative keeps y already
 
 
 relu: Op = unary(
