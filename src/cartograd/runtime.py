@@ -82,10 +82,12 @@ _WORDS: Any = (ctypes.c_uint64 * (1 << 44)).from_address(0) if sys.maxsize > 1 <
 
 
 def _slow_address(array: Array) -> int:
+    """The address of an array's first element."""
     return array.__array_interface__["data"][0]
 
 
 def _fast_address(array: Array) -> int:
+    """The address of an array's first element."""
     return _WORDS[(id(array) + _DATA_OFFSET) >> 3]
 
 
@@ -98,7 +100,6 @@ def _layout_is_known() -> bool:
 
 
 address_of: Callable[[Array], int] = _fast_address if _layout_is_known() else _slow_address
-"""The address of an array's first element."""
 
 
 class Readers:

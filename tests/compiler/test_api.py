@@ -391,6 +391,25 @@ def test_a_result_carries_the_gradient_on() -> None:
     assert f.lowerings == 2
 
 
+def test_a_result_carries_the_gradient_on_to_what_the_function_closes_over() -> None:
+    p, free = cg.Parameter(cg.asarray(2.0)), cg.asarray(3.0, requires_grad=True)
+    before = p * 3
+    p.assign(5.0)
+
+    def f(x: Any) -> Any:
+        return before * p * free * x
+
+    g = cg.compile(f)
+    for _ in range(2):
+        (g(cg.asarray(2.0)) * 2).backward()
+        got = p.grad, free.grad
+        p.grad = free.grad = None
+        (f(cg.asarray(2.0)) * 2).backward()
+        close(got, (p.grad, free.grad))
+        p.grad = free.grad = None
+        p.assign(7.0)
+
+
 def test_a_history_that_is_gone_says_so() -> None:
     p = cg.Parameter(cg.asarray(2.0))
 
@@ -443,6 +462,14 @@ def test_inside_another_transform_it_is_the_function() -> None:
 def test_asking_for_a_value_names_the_line(f: Any) -> None:
     with pytest.raises(TraceError, match=r"test_api\.py:\d+\); use cg\.where or cg\.cond"):
         cg.compile(f)(cg.asarray(1.0))
+
+
+def test_going_back_through_what_was_computed_before_is_refused() -> None:
+    p = cg.Parameter(cg.asarray(2.0))
+    square = p * p
+    with pytest.raises(TraceError, match=r"back through multiply at test_api\.py:\d+, computed"):
+        cg.compile(lambda: (square * p).backward())()
+    assert p.grad is None
 
 
 def test_a_state_made_inside_is_refused() -> None:

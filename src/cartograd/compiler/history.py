@@ -36,7 +36,9 @@ class History:
         self.again: Graph | None = None
         self._lost: Node | None = None
         if outputs and not updated and not step.severed:
-            self.again = Graph((*step.graph.inputs, *step.nodes), outputs)
+            leaves = [leaf for leaf, _ in step.outside]
+            self.again = Graph((*step.graph.inputs, *step.nodes, *leaves), outputs)
+            self._outside = [node for _, node in step.outside]
         elif outputs:
             self._lost = _lost_parent(outputs)
 
@@ -44,14 +46,15 @@ class History:
         """The `call` that this run's results are outputs of, given the nodes of its inputs."""
         if self.again is None:
             return None
+        inputs = (*before, *self._outside)
         values = tuple(outputs[k] for k in self.places)
         avals = tuple(Aval(value.shape, value.dtype) for value in values)
         bits = 0
-        for node in before:
+        for node in inputs:
             bits |= node.tracked
         mode = MODE.get()
         return Node(
-            call_op, tuple(before), {"graph": self.again}, *avals[0], values,
+            call_op, inputs, {"graph": self.again}, *avals[0], values,
             bits & mode.active, user_origin(mode.scope), None, avals,
         )  # fmt: skip
 

@@ -81,7 +81,8 @@ class Step:
     graph: inputs are the array leaves of the arguments, then gradients that are given; outputs are
     results, then gradients that are made, then the new values of assigned States. states, nodes:
     every State it reads or writes, and its leaf in the graph. assigned: (place in states, output
-    node) for each written one; theirs are the last outputs. severed: derivatives of the graph
+    node) for each written one; theirs are the last outputs. outside: constants of the graph that
+    stand for a node of the user's with a history, and that node. severed: derivatives of the graph
     would go where those of the function do not (through `no_grad`).
     """
 
@@ -93,6 +94,7 @@ class Step:
     structure: tree.Structure
     gradients: Gradients
     modules: tuple[Facts, ...]
+    outside: tuple[tuple[Node, Node], ...]
     severed: bool
 
 
@@ -230,6 +232,7 @@ def _close(
         structure,
         gradients,
         frame.facts(),
+        tuple(closing.outside),
         bool(closing.severed.intersection(toposort(tracked))),
     )
 
@@ -281,6 +284,7 @@ class _Closing:
         self.frame = frame
         self.states: dict[State, Node] = {}
         self.severed = set[Node]()
+        self.outside: list[tuple[Node, Node]] = []
         self._copies: dict[Node, Node] = {}
 
     def close(self, outputs: Sequence[Node], inputs: Sequence[Node]) -> list[Node]:
@@ -317,7 +321,12 @@ class _Closing:
         state = _state_of(node)
         if state is not None and self.frame.before(state) is node:
             return self.leaf(state)
-        return node if node.op.family == "creation" else constant(node.value)
+        if node.op.family == "creation":
+            return node
+        leaf = constant(node.value)
+        if node.tracked:
+            self.outside.append((leaf, node))
+        return leaf
 
     def _copy(self, node: Node) -> Node:
         if not node.inputs:
@@ -332,6 +341,11 @@ class _Closing:
         if node.op.family == "leaf":  # the new value of a State: a plain value to its readers
             return inputs[0]
         forward = node.derives_from
+        if forward is not None and forward.id < self.frame.start:
+            raise TraceError(
+                f"a compiled function goes back through {forward.op.name} at {forward.origin}, "
+                "computed before the call: compute that inside the function, or detach() it"
+            )
         copy = Node(
             node.op, inputs, node.params, node.shape, node.dtype, None, 0, node.origin,
             copies.get(forward) if forward is not None else None, node.avals,
