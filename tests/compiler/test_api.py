@@ -293,6 +293,14 @@ def test_variables_around_the_function_are_seen() -> None:
     assert g.lowerings == 3
 
 
+def test_a_hook_of_a_parameter_is_called_while_tracing() -> None:
+    p = cg.Parameter(cg.asarray(2.0))
+    p.register_hook(lambda grad: grad * 10)
+    f = cg.compile(lambda: (p * p).backward())
+    f()
+    assert p.grad is not None and p.grad.item() == 40.0
+
+
 def test_requires_grad_of_a_parameter_is_seen() -> None:
     p, q = cg.Parameter(cg.asarray(1.0)), cg.Parameter(cg.asarray(1.0))
 

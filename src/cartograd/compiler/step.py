@@ -341,7 +341,7 @@ class _Closing:
         if node.op.family == "leaf":  # the new value of a State: a plain value to its readers
             return inputs[0]
         forward = node.derives_from
-        if forward is not None and forward.id < self.frame.start:
+        if forward is not None and forward.inputs and forward.id < self.frame.start:
             raise TraceError(
                 f"a compiled function goes back through {forward.op.name} at {forward.origin}, "
                 "computed before the call: compute that inside the function, or detach() it"
