@@ -29,7 +29,7 @@ from cartograd.ops.movement import (
 )
 from cartograd.ops.op import argument, constant, full, like
 from cartograd.ops.reduce import argmax, argmin, logsumexp, max_op, sum_op
-from cartograd.ops.window import window_sum
+from cartograd.ops.window import window_pick, window_put, window_sum
 from cartograd.tensor import wrap
 from tests.random_programs import Array
 
@@ -171,6 +171,15 @@ def _while(x: Any, w: Any) -> Any:
 
 def _cond(x: Any, w: Any) -> Any:
     return cg.cond(cg.sum(x) > 0, lambda a, b: (a * 1.0, b), lambda a, b: (b, a), x, w)[0]
+
+
+def _at_maxima(op: Any, c: Node, x: Node) -> Node:
+    """A mask as numbers, picked or put at the maxima of pairs, as a mask again."""
+    moved = op(
+        cast(c, dtype=np.dtype(F32)), x, window=(2,), strides=(2,), padding=((0, 0),),
+        dilation=(1,),
+    )  # fmt: skip
+    return moved.ne(like(moved, 0.0))
 
 
 def _weighted(xs: Any, weight: Any) -> Any:
@@ -413,6 +422,8 @@ CASES = (
         ).ne(full((4, 2), np.dtype(F32), 0.0)),
         (((4,), "bool"), ((4,), "int64")),
     ),
+    Case("mask", "cast", lambda c, x: _at_maxima(window_pick, c, x), (((4, 6), "bool"), ((4, 6),))),
+    Case("mask", "cast", lambda c, x: _at_maxima(window_put, c, x), (((4, 3), "bool"), ((4, 6),))),
     Case("consecutive", "gather", lambda x: gather(x, constant(np.arange(2, 9)), axes=(0,)), S),
     Case(
         "consecutive",

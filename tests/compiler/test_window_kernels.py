@@ -237,3 +237,16 @@ def test_max_pooling_makes_no_array_of_places(shape: tuple[int, ...], args: dict
         expected, (y,) = g(x).numpy(), run(graph, [x.numpy()])
         np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(cg.compile(g)(x).numpy(), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_max_pooling_of_examples_apart_makes_no_array_of_places() -> None:
+    x = cg.asarray(np.random.default_rng(0).standard_normal((3, 2, 1, 6, 6)))
+
+    def f(x: Any) -> Any:
+        return cg.sum(cg.nn.functional.max_pool2d(cg.sqrt(cg.abs(x)), 2))
+
+    for g in (cg.vmap(f), cg.vmap(cg.grad(f))):
+        graph = rewrite(cg.trace(g)(x)).graph
+        assert not {node.op.name for node in graph.nodes} & {"gather", "scatter_add", "scatter_set"}
+        expected = np.stack([(f if g(x).ndim == 1 else cg.grad(f))(row).numpy() for row in x])
+        np.testing.assert_allclose(cg.compile(g)(x).numpy(), expected, rtol=1e-12)

@@ -21,7 +21,6 @@ from .rewrites.algebra import ALGEBRA, MASKED, PERMUTED
 from .rewrites.expand import EXPAND, SPLIT
 from .rewrites.loops import DESCEND, LOOPS
 from .rewrites.masks import INTO, MASKS
-from .rewrites.pools import POOLS
 from .rewrites.products import PRODUCTS, SWAP
 from .rewrites.scans import join_rule, keep_rule
 from .rewrites.shapes import PAD_LAST, SHAPES
@@ -68,7 +67,7 @@ class Notes:
     regions: dict[Node, int] = field(default_factory=dict[Node, int])
 
 
-LOCAL: tuple[Rule, ...] = (*EXPAND, *LOOPS, *SHAPES, *PRODUCTS, *FOLD, *ALGEBRA, *MASKS, *POOLS)
+LOCAL: tuple[Rule, ...] = (*EXPAND, *LOOPS, *SHAPES, *PRODUCTS, *FOLD, *ALGEBRA, *MASKS)
 COUNTED: tuple[Rule, ...] = (
     SWAP,
     PAD_LAST,

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..dtype import DEFAULT_FLOAT, DType, is_floating
 from ..errors import ShapeError, UsageError
-from ..graph import Node, where_called
+from ..graph import MODE, Node, where_called
 from ..namespace.coerce import cast_node
 from ..ops.conv import extent
 from ..ops.elementwise import where
@@ -18,7 +18,7 @@ from ..ops.index import gather, take_along
 from ..ops.movement import broadcast, permute, reshape
 from ..ops.op import constant
 from ..ops.reduce import argmax, sum_op
-from ..ops.window import window_max, window_sum
+from ..ops.window import window_max, window_pick, window_sum
 from ..tensor import Tensor, wrap
 from ._windows import batched, listed, per_axis, unbatched
 
@@ -93,10 +93,19 @@ def _max_pool(
     window, strides, _, around, spread = _windows(
         name, x, kernel_size, stride, padding, dilation, ceil_mode
     )
-    y, index = window_max(x, window, strides, around, spread)
-    if return_indices:
-        return _result(y, single), _result(index, single)
-    return _result(y, single)
+    return _maxima(x, window, strides, around, spread, single, return_indices)
+
+
+def _maxima(
+    x: Node, window: Ints, strides: Ints, padding: Padding, dilation: Ints, single: bool,
+    return_indices: bool,
+) -> Any:  # fmt: skip
+    if MODE.get().staging and not return_indices:
+        params = {"window": window, "strides": strides, "padding": padding, "dilation": dilation}
+        return _result(window_pick(x, x, **params), single)
+    # One op at a time the places are worth keeping: gradients need not search again.
+    y, index = window_max(x, window, strides, padding, dilation)
+    return (_result(y, single), _result(index, single)) if return_indices else _result(y, single)
 
 
 def max_pool1d(
@@ -362,25 +371,24 @@ def _adaptive_max_pool(d: int, input: Any, output_size: Any, return_indices: boo
     sizes = _output_sizes(name, x, output_size)
     window = _even(x, sizes)
     if window is not None:
-        y, index = window_max(x, window, window, ((0, 0),) * d, (1,) * d)
+        return _maxima(x, window, window, ((0, 0),) * d, (1,) * d, single, return_indices)
+    plane = np.arange(prod(x.shape[2:]), dtype=np.int64).reshape(x.shape[2:])
+    for axis, count in enumerate(sizes):
+        plane = np.take(plane, _spans(x.shape[axis + 2], count)[0], axis=2 * axis)
+    order = (*range(0, 2 * d, 2), *range(1, 2 * d, 2))
+    places = plane.transpose(order).reshape(*sizes, -1)
+    flat = reshape(x, shape=(*x.shape[:2], prod(x.shape[2:])))
+    if places.size == 0:
+        index = constant(np.zeros((*x.shape[:2], *sizes), np.int64))
     else:
-        plane = np.arange(prod(x.shape[2:]), dtype=np.int64).reshape(x.shape[2:])
-        for axis, count in enumerate(sizes):
-            plane = np.take(plane, _spans(x.shape[axis + 2], count)[0], axis=2 * axis)
-        order = (*range(0, 2 * d, 2), *range(1, 2 * d, 2))
-        places = plane.transpose(order).reshape(*sizes, -1)
-        flat = reshape(x, shape=(*x.shape[:2], prod(x.shape[2:])))
-        if places.size == 0:
-            index = constant(np.zeros((*x.shape[:2], *sizes), np.int64))
-        else:
-            seen = gather(flat, constant(places), axes=(2,))
-            axes = (d + 1, d + 2, *range(d + 1))
-            first = argmax(permute(seen, axes=axes), axis=d + 2)
-            table = broadcast(constant(places), shape=(*x.shape[:2], *places.shape))
-            chosen = take_along(table, reshape(first, shape=(*first.shape, 1)), d + 2)
-            index = reshape(chosen, shape=first.shape)
-        rows = reshape(index, shape=(*x.shape[:2], prod(sizes)))
-        y = reshape(take_along(flat, rows, 2), shape=index.shape)
+        seen = gather(flat, constant(places), axes=(2,))
+        axes = (d + 1, d + 2, *range(d + 1))
+        first = argmax(permute(seen, axes=axes), axis=d + 2)
+        table = broadcast(constant(places), shape=(*x.shape[:2], *places.shape))
+        chosen = take_along(table, reshape(first, shape=(*first.shape, 1)), d + 2)
+        index = reshape(chosen, shape=first.shape)
+    rows = reshape(index, shape=(*x.shape[:2], prod(sizes)))
+    y = reshape(take_along(flat, rows, 2), shape=index.shape)
     if return_indices:
         return _result(y, single), _result(index, single)
     return _result(y, single)

@@ -1,8 +1,9 @@
 """Reductions over sliding windows of the trailing axes: what pooling layers are made of.
 
 `window_sum` is linear, and its transpose is a `window_sum` of the padded cotangent. `window_argmax`
-gives the place of each window's maximum; max pooling gathers there, so that the derivative of an
-element that is no maximum is a structural zero.
+gives the place of each window's maximum, and `window_pick` what is there: max pooling picks from
+an array at its own maxima, so that the derivative of an element that is no maximum is a structural
+zero.
 """
 
 from __future__ import annotations
@@ -285,8 +286,7 @@ window_argmax = make_op(
 
 
 # --- taking and putting at the maxima ------------------------------------------------------------
-# What a gather and a scatter at the places of `window_argmax` do, for compilers to make of them:
-# no array of places is needed.
+# What a gather and a scatter at the places of `window_argmax` do, without an array of places.
 
 
 def _flat_places(x: Array, window: Ints, **params: Any) -> Array:

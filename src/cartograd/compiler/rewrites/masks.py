@@ -18,7 +18,7 @@ from ...ops.index import gather, scatter_add, scatter_set
 from ...ops.movement import broadcast, cast, flip, pad, permute, reshape, slice_op
 from ...ops.op import CONSTANT, Op, full
 from ...ops.reduce import any_op, sum_op
-from ...ops.window import window_put
+from ...ops.window import window_pick, window_put
 from .walk import Rule, Walk, fill_of
 
 __all__ = ["INTO", "MASKS"]
@@ -49,7 +49,7 @@ def _truth(w: Walk, x: Node, deep: int) -> Node | None:
         if inner is None:
             return None
         return w.make(any_op if x.op is sum_op else x.op, (inner,), x.params)
-    if x.op is window_put:
+    if x.op is window_pick or x.op is window_put:
         inner = _truth(w, x.inputs[0], deep - 1)
         return None if inner is None else w.make(x.op, (inner, x.inputs[1]), x.params)
     if x.op is scatter_add and _zero(x.inputs[0]):
