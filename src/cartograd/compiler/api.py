@@ -15,8 +15,9 @@ from ..errors import RecompileWarning, UsageError
 from ..graph import MODE, Mode, where_called
 from ..record import EVENTS
 from ..runtime import LOCK
-from .build import Built, lower_step
+from .copies import Copies
 from .donation import donation_of
+from .lowered import Lowered
 from .options import Options
 from .signature import Argument, Signature, signature_of
 from .step import trace_step
@@ -55,13 +56,17 @@ class CompiledFunction:
                     return result
             return self._call(args, options, mode)
 
-    def lowered(self, *args: Any, **options: Any) -> Built:
-        """Every stage of compiling a call with these arguments, without running it."""
+    def lowered(self, *args: Any, **options: Any) -> Lowered:
+        """Every stage of compiling a call with these arguments, to be looked into: it is not run.
+
+        No State changes. See `Lowered`.
+        """
         with LOCK:
             signature, leaves = signature_of((args, options), MODE.get().recording)
             step = trace_step(self._f, signature, leaves, self._names(signature))
             inputs = donation_of(self._donate, signature, step).inputs
-            return lower_step(step, inputs, self._options)
+            copies = Copies(step, signature, leaves)
+            return Lowered(_name(self._f), step, copies, inputs, self._options)
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         return self if instance is None else types.MethodType(self, instance)
@@ -113,8 +118,8 @@ class CompiledFunction:
         if self.lowerings == _MANY + 1:
             warnings.warn(
                 f"{_name(self._f)} has been compiled {self.lowerings} times, the last time "
-                f"because {cause}{where_called()}; what changes from call to call is best passed "
-                "as an array",
+                f"because {cause}{where_called()}; pass what changes from call to call as arrays "
+                "of one shape",
                 RecompileWarning,
                 stacklevel=4,
             )
@@ -206,7 +211,8 @@ def compile(
     f reads around it and whether gradients were there are checked before each call.
 
     f may not ask for a value (`.item()`, a Python `if` on a Tensor): that raises TraceError.
-    Python side effects (printing, appending to a list) happen only while it is traced.
+    Python side effects (printing, appending to a list) happen only while it is traced, and what
+    else it reads (a NumPy array, a list, an attribute of a plain object) is taken as it was then.
 
     `donate` names positional arguments whose Tensors are given up: their memory is used for
     results, and using one afterwards raises DonatedError.

@@ -85,7 +85,7 @@ class Ring:
 
     __slots__ = ("_dtype", "_kept", "_make", "_shape")
 
-    _SIZE = 3
+    _SIZE = 2  # one in the user's hands, and one for the call
 
     def __init__(self, aval: Aval, make: Callable[[Array], Tensor]) -> None:
         self._shape, self._dtype = aval
@@ -139,6 +139,7 @@ class Executable:
         self.donated: Mapping[int, int] = program.donated
         self._taken = tuple(program.donated.items())
         self._base = base
+        self._blank: list[Any] = [None] * count
         self._rings: list[tuple[int, int, Ring]] = []
         fixed = [residence.address for residence in self._residences]
         fixed += [address_of(value) for value in self._constants]
@@ -180,7 +181,7 @@ class Executable:
         table = self._table
         for k, value in zip(places, inputs):  # noqa: B905 (lengths are equal)
             table[k] = address_of(value)
-        found: list[Any] = [None] * len(self.program.outputs)
+        found = self._blank.copy()
         for k, place, ring in self._rings:
             found[k], table[place] = ring.take()
         self._call()

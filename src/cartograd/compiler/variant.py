@@ -60,6 +60,7 @@ class Variant:
         self._build = builder_of(step.structure)
         self._outputs = [result.output for result in step.results]
         self._in_order = self._outputs == list(range(len(self._outputs)))
+        self._every = range(len(self._places))
         self._keys = list(signature.structure.children[1].data)
         self._match = matcher_of(signature)
         self._again = self._prepared(step)
@@ -127,7 +128,7 @@ class Variant:
             return MISS
         if self._again is None:
             return self._finish(arrays, tree.leaves(args, is_leaf=is_whole))
-        tensors = self._again.results(range(len(arrays)), arrays)
+        tensors = self._again.results(self._every, arrays)
         return self._build(tensors if self._in_order else _placed(self._results, tensors))
 
     def run(self, leaves: Sequence[Any]) -> Any:
