@@ -341,7 +341,13 @@ class _Closing:
         if node.op.family == "leaf":  # the new value of a State: a plain value to its readers
             return inputs[0]
         forward = node.derives_from
-        if forward is not None and forward.inputs and forward.id < self.frame.start:
+        # What a Graph that the function calls was made from has no value: that is no history.
+        if (
+            forward is not None
+            and forward.inputs
+            and forward.value is not None
+            and forward.id < self.frame.start
+        ):
             raise TraceError(
                 f"a compiled function goes back through {forward.op.name} at {forward.origin}, "
                 "computed before the call: compute that inside the function, or detach() it"

@@ -151,10 +151,10 @@ class Tape:
             step: int | None = None
             if op is FULL:  # also where it is in memory: codes want literals
                 step = self._add(Fill(current.params["fill"], current.dtype))
-            elif not own and self.is_leaf(current):
-                step = self._load(current, flatten(at, contiguous(current.shape)))
             elif op is CONSTANT and current.size == 1:
                 step = self._add(Fill(current.value.item(), current.dtype))
+            elif not own and self.is_leaf(current):
+                step = self._load(current, flatten(at, contiguous(current.shape)))
             elif op in VIEWS:
                 source = current.inputs[0]
                 if op is reshape and self.is_leaf(source):
