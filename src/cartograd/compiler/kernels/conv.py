@@ -27,6 +27,16 @@ def emit_conv(
 
     They take the pointers x, w, then y (or those of the epilogue, which is then given the results
     in place of y), then scratch, if the code needs any.
+
+    >>> import numpy as np
+    >>> from cartograd.compiler.kernels.strided import Strided
+    >>> x, w, y = (
+    ...     Strided.packed(shape, np.dtype("float32"))
+    ...     for shape in [(8, 3, 16, 16), (4, 3, 3, 3), (8, 4, 16, 16)]
+    ... )
+    >>> spec = ConvSpec(x, w, y, (1, 1), ((1, 1), (1, 1)), (1, 1), (1, 1))
+    >>> emit_conv(Module(), "stem", spec).phases
+    (('stem_pack', 1), ('stem', 8))
     """
     store = epilogue or Stores(spec.y)
     if _has_tiles(spec) and prod(spec.size) > prod(spec.places):

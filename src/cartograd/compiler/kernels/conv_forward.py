@@ -43,6 +43,7 @@ from .strided import KernelCode, ceil_div, dot, unravel
 __all__ = ["emit_forward"]
 
 PLACES = 256  # in a chunk, about
+CHUNKS = 8  # at least, if there are channels to share
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,12 @@ class Plan:
         d, h, w = (a.places for a in self.axes)
         blocks = (ceil_div(h, self.rows), ceil_div(w, self.columns))
         return (self.spec.x.shape[0], self.spec.groups, d, *blocks)
+
+    @property
+    def shares(self) -> int:
+        """In how many chunks the tiles of channels go, where there are few chunks otherwise."""
+        few = ceil_div(CHUNKS, prod(self.grid))
+        return min(few, max(count for _, count in self.runs))
 
     @property
     def phases(self) -> list[tuple[Phase, Phase]]:
@@ -243,13 +250,15 @@ class _Chunk:
 
     def emit(self, chunk: Index) -> None:
         b, plan = self.b, self.plan
-        n, g, d, row, column = unravel(b, chunk, plan.grid)
+        n, g, d, row, column, share = unravel(b, chunk, (*plan.grid, plan.shares))
         first = (b.imul(row, plan.rows), b.imul(column, plan.columns))
         source = self._source(n, g, d, first)
         start = 0
         for vectors, count in plan.runs:
-            with turns(b, count) as (i,):
-                vector = b.iadd(start, b.imul(i, vectors))
+            begin = b.idiv(b.imul(share, count), plan.shares)
+            end = b.idiv(b.imul(b.iadd(share, 1), count), plan.shares)
+            with turns(b, b.isub(end, begin)) as (i,):
+                vector = b.iadd(start, b.imul(b.iadd(begin, i), vectors))
                 self._sums(source, g, vector, vectors)
                 self._store((n, g, d, *first), vector, vectors)
             start += vectors * count
@@ -442,7 +451,7 @@ def emit_forward(
     with b.loop(b.integers["begin"], b.integers["end"]) as chunk:
         _Chunk(b, plan, epilogue, room, area, turned).emit(chunk)
     b.finish()
-    chunks = prod(plan.grid)
+    chunks = prod(plan.grid) * plan.shares
     packs = plan.spec.groups * plan.vectors
     return KernelCode(
         ((f"{name}_pack", packs), (name, chunks)), max(64, _packed_size(plan)), spec.flops,

@@ -287,7 +287,14 @@ def _emit_rows(
 def emit_window_sum(
     module: Module, name: str, spec: WindowSpec, core: Core | None = None
 ) -> KernelCode:
-    """Write `window_sum`; its pointers: x, y."""
+    """Write `window_sum`; its pointers: x, y.
+
+    >>> f = np.dtype("float32")
+    >>> x, y = Strided.packed((2, 3, 8, 8), f), Strided.packed((2, 3, 4, 4), f)
+    >>> spec = WindowSpec(x, y, (2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1))
+    >>> emit_window_sum(Module(), "pool", spec).phases
+    (('pool', 24),)
+    """
 
     def results(
         windows: _Windows, lead: list[Index], places: list[Index], lanes: int, whole: bool
