@@ -10,6 +10,7 @@ from ..runtime import Residence
 from . import cache
 from .executable import Executable, Interpreted, Runner
 from .llvm import compile_text, host_cpu, load
+from .keeping import from_bytes, key_bytes, to_bytes
 from .lower import ENTRY, lower
 from .options import Options
 from .program import NativeProgram
@@ -31,26 +32,34 @@ class Built:
 def lower_step(step: Step, donated: Sequence[int], options: Options) -> Built:
     """The stages before machine code."""
     rewritten = rewrite(step.graph, off=options.off, check=options.check)
-    count = len(step.graph.outputs) - len(step.assigned)
-    assigned = {count + j: k for j, (k, _) in enumerate(step.assigned)}
     program = lower(
-        rewritten.graph, states=step.nodes, assigned=assigned, donated=donated, cpu=host_cpu(),
-        options=options,
+        rewritten.graph, states=step.nodes, assigned=_assigned(step), donated=donated,
+        cpu=host_cpu(), options=options,
     )  # fmt: skip
     return Built(step.graph, rewritten, program)
+
+
+def _assigned(step: Step) -> dict[int, int]:
+    """Which outputs of a step's graph are the new values of which States."""
+    count = len(step.graph.outputs) - len(step.assigned)
+    return {count + j: k for j, (k, _) in enumerate(step.assigned)}
 
 
 def build(
     step: Step, residences: Sequence[Residence], donated: Sequence[int], options: Options
 ) -> Runner:
-    """What runs a traced step; its machine code is kept on disk for the next process."""
+    """What runs a traced step; its program is kept on disk for the next process."""
     if options.interpret:
         return Interpreted(step, residences)
-    program = lower_step(step, donated, options).program
-    key = cache.key_of(program.text)
-    found = cache.get(key)
-    code = found[0] if found is not None else compile_text(program.text)
-    if found is None:
-        cache.put(key, code)
+    key = cache.key_of(key_bytes(step.graph, step.nodes, _assigned(step), donated, options))
+    found = cache.get(key) if options.check is None else None
+    if found is not None:
+        code, program = found[0], from_bytes(found[1])
+    else:
+        program = lower_step(step, donated, options).program
+        code = compile_text(program.text)
+        meta = to_bytes(program)
+        if meta is not None:
+            cache.put(key, code, meta)
     native = load(code, [ENTRY])
     return Executable(program, native, residences, cached=found is not None)

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import CompileError
 from ..evaluate import run as evaluate
-from ..graph import Aval, Graph, Node, has_hooks
+from ..graph import Aval, Graph, Node, has_hooks, set_mode
 from ..ops.op import quiet
 from ..runtime import Readers, Residence, address_of, aligned
 from ..tensor import Tensor
@@ -146,7 +146,7 @@ class Executable:
         fixed += [address_of(self._arena), self._runtime.address]
         words = [0] * (base + count) + fixed
         self._table = (ctypes.c_uint64 * len(words))(*words)
-        tiny = sum(k.bytes * k.calls for k in program.kernels) < _TINY and not program.hosts
+        tiny = program.traffic < _TINY and not program.hosts
         make = _HOLDING if tiny else _RELEASING
         self._entry: Callable[[Any], int] = make(code.address(ENTRY))
 
@@ -200,7 +200,7 @@ class Executable:
         try:
             self._run_host(self.program.hosts[index], table)
         except BaseException as error:
-            self._error = error
+            self._error = _placed(error, self.program.hosts[index].node)
             return -1
         return 0
 
@@ -215,7 +215,7 @@ class Executable:
         views = [self._view(slot, table) for slot in call.inputs]
         for view in views:
             view.flags.writeable = False
-        with quiet():
+        with quiet(), set_mode(source=call.node, backward=False):  # errors name the node's line
             return call.node.op.eval(*views, **call.node.params)
 
     @staticmethod
@@ -246,9 +246,12 @@ class Executable:
         raise error
 
 
-def _placed(error: Exception, node: Node) -> Exception:
-    """An error with a note of the line whose op raised it."""
-    error.add_note(f"{node.op.name} at {node.origin.file}:{node.origin.line}")
+def _placed(error: BaseException, node: Node) -> BaseException:
+    """An error that says which line's op raised it, in a note if not in its message."""
+    origin = node.origin
+    place = f"{origin.file}:{origin.line}"
+    if origin.code is not None and place not in str(error):
+        error.add_note(f"{node.op.name} at {place}")
     return error
 
 

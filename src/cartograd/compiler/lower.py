@@ -19,6 +19,14 @@ from ..graph import Graph, Node, Origin, set_mode
 from ..ops.op import CONSTANT
 from . import memory
 from .control import emit_loop
+from .describe import (
+    nest_flops,
+    nest_nodes,
+    nest_shape,
+    opaque_bytes,
+    opaque_flops,
+    opaque_nodes,
+)
 from .ir import Module
 from .kernel import Host, Kernel, Loop, Nest, Opaque, Operand
 from .kernels.epilogue import Fused, Target
@@ -427,8 +435,9 @@ class FunctionLowering:
         total = work(nest)
         parallel = self._call(code.name, pointers, chunks, total, integers)
         moved = sum(n.size * n.dtype.itemsize for n in nodes if n in numbers)
-        shape = nest_shape(nest)
-        self._note(code.name, "loops", nest_nodes(nest), total, moved, chunks, parallel, shape)
+        nodes_made, flops = nest_nodes(nest), nest_flops(nest)
+        loops = nest_shape(nest)
+        self._note(code.name, "loops", nodes_made, flops, moved, chunks, parallel, loops)
 
     def _behind(self, kernel: Opaque) -> tuple[Fused | None, list[Node]]:
         """The epilogue of a kernel, and the buffers of its pointers in order."""
@@ -495,9 +504,8 @@ class FunctionLowering:
                 pointers.append(status)
         for name, chunks in code.phases:
             parallel = self._call(name, pointers, chunks, kernel.flops, [])
-            behind = tuple(kernel.epilogue.tape.nodes) if kernel.epilogue else ()
-            nodes = (kernel.node, *behind)
-            self._note(name, kernel.kind, nodes, kernel.flops, kernel.bytes, chunks, parallel)
+            flops, moved = opaque_flops(kernel), opaque_bytes(kernel, self.local)
+            self._note(name, kernel.kind, opaque_nodes(kernel), flops, moved, chunks, parallel)
         if kernel.fails:
             found = b.load_index(status)
             with b.when(b.cmp("ne", found, 0)):
@@ -596,37 +604,6 @@ class FunctionLowering:
             self.began = now
 
 
-def nest_nodes(nest: Nest) -> tuple[Node, ...]:
-    """The nodes that a nest computes."""
-    found: dict[Node, None] = {}
-    for stage in nest.stages:
-        found.update(dict.fromkeys(stage.tape.nodes))
-        found.update(dict.fromkeys(r.node for r in stage.roots))
-    return tuple(found)
-
-
-def nest_shape(nest: Nest) -> str:
-    """The loops of a nest in words: those that are shared, then each stage's own.
-
-    "+" is before the loops of a reduction: `768 x (+128, +128, 128)` is a layer norm of 768 rows.
-    """
-    stages: list[str] = []
-    for stage in nest.stages:
-        reduced = stage.kept if any(r.reducer is not None for r in stage.roots) else None
-        own = [
-            f"{'+' if reduced is not None and k >= reduced else ''}{n}"
-            for k, n in enumerate(stage.extents)
-        ]
-        stages.append(" x ".join(own[nest.outer :]))
-    outer = " x ".join(str(n) for n in nest.stages[0].extents[: nest.outer])
-    if not any(stages):
-        return outer or "1"
-    if len(stages) == 1:
-        return " x ".join(part for part in (outer, *stages) if part)
-    inner = ", ".join(stage or "1" for stage in stages)
-    return f"{outer} x ({inner})" if outer else f"({inner})"
-
-
 def emit_loop_functions(shared: Shared, loop: Loop) -> list[Function]:
     """The functions of the graphs that an op holds."""
     found: list[Function] = []
@@ -682,5 +659,7 @@ def lower(
         (),
         tuple(shared.infos),
         {results.index(k): i for k, i in main.donated.items()},
+        sum(info.bytes * info.calls for info in shared.infos),
+        any(info.parallel for info in shared.infos),
         tuple(shared.buffers),
     )

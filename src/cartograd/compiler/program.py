@@ -96,4 +96,6 @@ class NativeProgram:
     errors: tuple[ErrorInfo, ...]
     kernels: tuple[KernelInfo, ...]
     donated: dict[int, int]  # output -> the donated input whose memory it takes over
+    traffic: int  # bytes that its kernels read and write
+    parallel: bool  # whether any of its kernels is shared among threads
     buffers: tuple[BufferInfo, ...] = ()
