@@ -404,16 +404,30 @@ JUMPS: dict[str, Callable[..., Any]] = {
 
 # --- the generator --------------------------------------------------------------------------------
 
-DIMS = (0, 1, 2, 3, 5, 7)
-CHANCE = (0.03, 0.15, 0.27, 0.27, 0.18, 0.10)
-LARGEST = 150
+
+@dataclass(frozen=True)
+class Sizes:
+    """How long axes are, with which chance, and how many elements an input has at most."""
+
+    dims: tuple[int, ...] = (0, 1, 2, 3, 5, 7)
+    chance: tuple[float, ...] = (0.03, 0.15, 0.27, 0.27, 0.18, 0.10)
+    largest: int = 150
+
+
+SMALL = Sizes()
+# Whole vectors, tails, several blocks of a product, several chunks of work for threads.
+LARGE = Sizes(
+    (1, 3, 16, 33, 65, 127, 1000, 4097), (0.1, 0.15, 0.15, 0.15, 0.15, 0.1, 0.1, 0.1), 20_000
+)
+LONGEST_SCAN = 127
 
 
 class Maker:
     """A program in the making, with the NumPy value of each step."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, sizes: Sizes = SMALL) -> None:
         self.rng = np.random.default_rng(seed)
+        self.sizes = sizes
         inputs = [self.rng.uniform(-2, 2, self.shape()) for _ in range(self.rng.integers(1, 4))]
         self.program = Program(seed, inputs)
         self.values: list[Array] = list(inputs)
@@ -422,8 +436,10 @@ class Maker:
         """A random shape of moderate size."""
         while True:
             rank = self.rng.choice(5, p=(0.1, 0.2, 0.35, 0.25, 0.1))
-            shape = tuple(int(n) for n in self.rng.choice(DIMS, rank, p=CHANCE))
-            if np.prod(shape) <= LARGEST:
+            shape = tuple(
+                int(n) for n in self.rng.choice(self.sizes.dims, rank, p=self.sizes.chance)
+            )
+            if np.prod(shape) <= self.sizes.largest:
                 return shape
 
     def step(self, name: str, *args: int, **params: Any) -> int:
@@ -434,7 +450,7 @@ class Maker:
         with warnings.catch_warnings(), np.errstate(divide="raise", invalid="raise", over="raise"):
             warnings.simplefilter("error")
             value = np.asarray(TABLE[name][1](params, *given))
-        if value.size > 4 * LARGEST or value.ndim > 6 or not np.all(np.isfinite(value)):
+        if value.size > 4 * self.sizes.largest or value.ndim > 6 or not np.all(np.isfinite(value)):
             raise ValueError(name)
         self.program.steps.append(Step(name, args, params))
         self.values.append(value)
@@ -464,7 +480,7 @@ class Maker:
 
         def fits(y: Array) -> bool:
             try:
-                return int(np.prod(np.broadcast_shapes(x.shape, y.shape))) <= 2 * LARGEST
+                return int(np.prod(np.broadcast_shapes(x.shape, y.shape))) <= 2 * self.sizes.largest
             except ValueError:
                 return False
 
@@ -650,7 +666,7 @@ class Maker:
         if kind == 0:
             self.step("self_product", self.pick("f", lambda v: v.ndim >= 2))
         elif kind == 1:
-            self.step("outer", k, self.pick("f", lambda v: v.size * x.size <= LARGEST))
+            self.step("outer", k, self.pick("f", lambda v: v.size * x.size <= self.sizes.largest))
         elif kind == 2:
             self.step("vecdot", k, self.pick("f", lambda v: v.shape[-1:] == x.shape[-1:]))
         else:
@@ -682,7 +698,7 @@ class Maker:
         rng = self.rng
         kind = rng.integers(5)
         if kind == 0:
-            xs = self.pick("f", lambda v: v.ndim > 0)
+            xs = self.pick("f", lambda v: v.ndim > 0 and len(v) <= LONGEST_SCAN)
             shape = self.values[xs].shape[1:]
             one = self.pick("f", lambda v: v.shape == shape)
             self.step("scan", one, xs, self.choose_of(one, self.pick("f", lambda v: v.shape == ())
@@ -719,9 +735,9 @@ FAMILIES = (
 )  # fmt: skip
 
 
-def random_program(seed: int) -> Program:
+def random_program(seed: int, sizes: Sizes = SMALL) -> Program:
     """The program of a seed: 5 to about 40 steps, its outputs every float value not used again."""
-    maker = Maker(seed)
+    maker = Maker(seed, sizes)
     wanted = int(maker.rng.integers(5, 36))
     for _ in range(40 * wanted):
         if len(maker.program.steps) >= wanted:
