@@ -6,7 +6,8 @@
 Each line is a layer: batch, channels in, size of the image, channels out, kernel, stride. Figures
 are GFLOP/s (padding counted) and, for PyTorch, how many times as long it takes. A time is that
 which the thread spent, the least of some dozens of tries, so that other programs on the machine
-disturb it little; the peak is that of multiply-adds on registers, measured between the tries.
+disturb it little; the peak is that of multiply-adds on registers, the median of measurements
+between the tries.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import statistics
 import subprocess
 import time
 from collections.abc import Callable
@@ -65,13 +67,14 @@ def _line(layer: Layer, peer: dict[str, float], peak: Callable[[], float]) -> st
     flops = 2 * n * o * places**2 * c * k**2
     parts = [f"{text:30s}"]
     for form, call in _kernels(layer).items():
-        fastest, seconds = 0.0, float("inf")
+        peaks: list[float] = []
+        seconds = float("inf")
         for _ in range(TRIES):
-            fastest = max(fastest, peak())
+            peaks.append(peak())
             seconds = min(seconds, _seconds(call))
-        rate = flops / seconds
+        rate, most = flops / seconds, statistics.median(peaks)
         beside = f", {peer[form] / seconds:.1f}x" if peer else ""
-        parts.append(f"{rate / 1e9:6.1f} ({100 * rate / fastest:3.0f}% of peak{beside})".rjust(30))
+        parts.append(f"{rate / 1e9:6.1f} ({100 * rate / most:3.0f}% of peak{beside})".rjust(30))
     return "".join(parts)
 
 
