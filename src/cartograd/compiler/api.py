@@ -15,12 +15,13 @@ from ..errors import RecompileWarning, UsageError
 from ..graph import MODE, Mode, where_called
 from ..record import EVENTS
 from ..runtime import LOCK
+from .comparing import checked
 from .copies import Copies
 from .donation import donation_of
 from .lowered import Lowered
 from .options import Options
 from .signature import Argument, Signature, signature_of
-from .step import trace_step
+from .step import Step, trace_step
 from .variant import MISS, Variant
 
 __all__ = ["CompiledFunction", "compile"]
@@ -64,9 +65,15 @@ class CompiledFunction:
         with LOCK:
             signature, leaves = signature_of((args, options), MODE.get().recording)
             step = trace_step(self._f, signature, leaves, self._names(signature))
-            inputs = donation_of(self._donate, signature, step).inputs
-            copies = Copies(step, signature, leaves)
+            copies, inputs = self._looked_at(step, signature, leaves)
             return Lowered(_name(self._f), step, copies, inputs, self._options)
+
+    def _looked_at(
+        self, step: Step, signature: Signature, leaves: Sequence[Any]
+    ) -> tuple[Copies, Sequence[int]]:
+        """Copies to run a step on, and the inputs that are donated to it."""
+        inputs = donation_of(self._donate, signature, step).inputs
+        return Copies(step, signature, leaves), inputs
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         return self if instance is None else types.MethodType(self, instance)
@@ -103,7 +110,10 @@ class CompiledFunction:
         """Trace and compile."""
         started = time.perf_counter()
         step = trace_step(self._f, signature, leaves, self._names(signature))
-        variant = Variant(step, signature, self._donate, self._f, self._options)
+        options = self._options
+        if options.compare or options.check is True:
+            options = checked(options, step, *self._looked_at(step, signature, leaves))
+        variant = Variant(step, signature, self._donate, self._f, options)
         self._variants.setdefault(signature, []).insert(0, variant)
         self._drop_oldest()
         self.lowerings += 1
@@ -213,6 +223,9 @@ def compile(
     f may not ask for a value (`.item()`, a Python `if` on a Tensor): that raises TraceError.
     Python side effects (printing, appending to a list) happen only while it is traced, and what
     else it reads (a NumPy array, a list, an attribute of a plain object) is taken as it was then.
+
+    `lowered(*args)` of the result shows every stage; `options` (`compiler.Options`) are switches
+    for debugging.
 
     `donate` names positional arguments whose Tensors are given up: their memory is used for
     results, and using one afterwards raises DonatedError.

@@ -9,8 +9,8 @@ from ..graph import Graph
 from ..runtime import Residence
 from . import cache
 from .executable import Executable, Interpreted, Runner
-from .llvm import compile_text, host_cpu, load
 from .keeping import from_bytes, key_bytes, to_bytes
+from .llvm import compile_text, host_cpu, load
 from .lower import ENTRY, lower
 from .options import Options
 from .program import NativeProgram
@@ -31,7 +31,8 @@ class Built:
 
 def lower_step(step: Step, donated: Sequence[int], options: Options) -> Built:
     """The stages before machine code."""
-    rewritten = rewrite(step.graph, off=options.off, check=options.check)
+    check = options.check if callable(options.check) else None
+    rewritten = rewrite(step.graph, off=options.off, check=check)
     program = lower(
         rewritten.graph, states=step.nodes, assigned=_assigned(step), donated=donated,
         cpu=host_cpu(), options=options,

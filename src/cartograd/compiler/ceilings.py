@@ -1,12 +1,14 @@
 """What this machine can do at most: multiply-adds on registers, bytes moved, and its clock.
 
-Measured in this process when first asked for, in less than a second for each number of threads. The rate at which memory is read or copied depends on which cache the data is in, so it
-is measured for several sizes; a kernel is held against the rate for the bytes that it moves.
+Measured in this process when first asked for, in less than a second for each number of threads.
+The rate at which memory is read or copied depends on which cache the data is in, so it is measured
+for several sizes; a kernel is held against the rate for the bytes that it moves.
 """
 
 from __future__ import annotations
 
 import ctypes
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -41,11 +43,10 @@ class Ceilings:
     bandwidth: tuple[tuple[int, float], ...]
 
     def bytes_per_second(self, size: int) -> float:
-        """The rate for work that touches so many bytes."""
-        for limit, rate in self.bandwidth:
-            if size <= limit:
-                return rate
-        return self.bandwidth[-1][1]
+        """The rate for work that touches so many bytes: between measured sizes, in between."""
+        sizes = [math.log(n) for n, _ in self.bandwidth]
+        rates = [math.log(rate) for _, rate in self.bandwidth]
+        return math.exp(float(np.interp(math.log(max(1, size)), sizes, rates)))
 
     def seconds(self, flops: float, size: int, itemsize: int = 4) -> float:
         """The least time for so many FLOPs (on elements of `itemsize` bytes) and bytes.
