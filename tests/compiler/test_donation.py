@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 from typing import Any
 
 import numpy as np
@@ -193,3 +194,52 @@ def test_donation_with_states_and_gradients() -> None:
 def test_donating_what_is_not_there() -> None:
     with pytest.raises(UsageError, match=r"donate=\(1,\) for a call with 1 positional"):
         cg.compile(lambda x: x, donate=1)(cg.ones(1))
+
+
+def mix(p: Any, q: Any, x: Any) -> Any:
+    """A step on two trees, whose numbers stay small."""
+    return {k: v * 0.5 + x for k, v in p.items()}, [q[1] * 0.5 + q[0], q[0] - x], q[0] * 1.0
+
+
+def meddle(rng: random.Random, p: Any, q: Any, kept: list[Any]) -> Any:
+    """Look at, keep, exchange or replace leaves, as a user might between calls."""
+    act, key = rng.randrange(12), rng.choice("ab")
+    looks = [
+        lambda: p[key].numpy(), lambda: p[key] + 0, lambda: p[key].detach(),
+        lambda: q[0].reshape((5,)), lambda: q[1].numpy()[1:],
+    ]  # fmt: skip
+    if act < len(looks):
+        seen = looks[act]()
+        kept.append((seen, np.array(seen)))
+    elif act == 5:
+        p = dict(p)
+    elif act == 6:
+        p["a"], p["b"] = p["b"], p["a"]
+    elif act == 7:
+        q[0] = cg.asarray(np.full(5, rng.random(), np.float32))
+    elif act == 8:
+        q = [q[0], q[0]]
+    elif act == 9:
+        q[1] = p["a"]
+    return p, q
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_is_done_between_calls_no_number_is_wrong(seed: int) -> None:
+    rng = random.Random(seed)
+    steps = [cg.compile(mix, donate=donate) for donate in ((0, 1), (0, 1), (0, 1), 0, ())]
+    p, q = ({k: cg.asarray(np.full(5, 1.0, np.float32)) for k in "ab"}, [cg.zeros(5), cg.zeros(5)])
+    kept: list[Any] = []
+    for k in range(200):
+        p, q = meddle(rng, p, q, kept)
+        # The same arrays, of which nobody but this test knows: what the step should give.
+        plain = cg.tree.map(lambda t: cg.asarray(t.numpy()), (p, q)) if rng.random() < 0.3 else None
+        x = cg.asarray(float(k % 3))
+        p, q, y = rng.choice(steps)(p, q, x)
+        if plain is not None:
+            expected = mix(*plain, x)
+            for got, want in zip(cg.tree.leaves((p, q, y)), cg.tree.leaves(expected), strict=True):
+                np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=1e-6, atol=1e-6)
+        kept.append((y, np.array(y)))
+    for thing, value in kept:
+        np.testing.assert_array_equal(np.asarray(thing), value)

@@ -97,8 +97,9 @@ class Ring:
         for tensor, node, array, address in self._kept:
             # Held by the tuple, the name and the call here; by the Tensor, and by the node.
             if getrefcount(tensor) == 3 and getrefcount(node) == 4 and getrefcount(array) == 4:
+                same = tensor.__class__ is Tensor and tensor.node is node  # not donated, say
                 watched = getweakrefcount(tensor) or getweakrefcount(node) or has_hooks(node)
-                if tensor.node is node and not watched:
+                if same and not watched:
                     tensor.held_grad = None
                     return tensor, address
         array = aligned(self._shape, self._dtype)
