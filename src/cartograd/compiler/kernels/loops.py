@@ -24,6 +24,7 @@ from ..views import Affine
 __all__ = ["NestCode", "collapse", "emit_nest", "nest_key"]
 
 UNROLL = 4  # accumulators of a reduction's innermost loop, if its body is short
+LONG = 16  # elements of a reduction from which its columns are read a cache line at a time
 SHORT = 8  # steps of a short body: a longer one hides the time that an addition takes
 SIZED = 1 << 13  # elements of one chunk of a nest whose size is given when it runs
 CHUNK = 1 << 15  # work of one chunk: about as many steps on elements
@@ -188,6 +189,8 @@ class _Emitter:
         self.made = {root.buffer: root for root in nest.roots}
         self.stage_of = {id(r): k for k, s in enumerate(nest.stages) for r in s.roots}
         self.columns = self._is_columns()
+        self.wide = self._wider()
+        self.lanes *= self.wide
         self.rows: dict[Node, str] = {}
         self.index: dict[int, Index] = {}
         self.forward: dict[Node, Value] = {}
@@ -211,6 +214,19 @@ class _Emitter:
         return 8 if sizes and min(max(s, 4) for s in sizes) == 8 else 4
 
     # --- layout
+
+    def _wider(self) -> int:
+        """How many registers a vector takes: in long reductions of columns, whole cache lines."""
+        nest = self.nest
+        reducing = [s for s in nest.stages if len(s.extents) > nest.outer]
+        if not self.columns or not reducing:
+            return 1
+        if any(prod(s.extents[nest.outer :]) < LONG for s in reducing):
+            return 1
+        steps = [step for s in reducing for step in s.tape.steps if isinstance(step, Apply)]
+        most = 4 if sum(step.op.flops for step in steps) <= SHORT else 2
+        columns = nest.stages[0].extents[nest.outer - 1]
+        return next((f for f in (4, 2) if f <= most and columns >= f * self.lanes), 1)
 
     def _score(self, stage: Stage, var: int) -> int:
         """How well an access pattern suits vectors along a loop."""
@@ -522,6 +538,8 @@ class _StageEmitter:
         """How many accumulators the innermost reduced loop has."""
         if not self.reducing or not self.order or self.order[-1] < self.kept:
             return 1
+        if self.n.columns and self.n.wide > 1:
+            return 1  # a vector of several registers has several sums already
         var = self.order[-1]
         n = self.stage.extents[var] // (self.n.lanes if var == self.vector else 1)
         body = sum(
