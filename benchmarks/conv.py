@@ -6,8 +6,7 @@
 Each line is a layer: batch, channels in, size of the image, channels out, kernel, stride. Figures
 are GFLOP/s (padding counted) and, for PyTorch, how many times as long it takes. A time is that
 which the thread spent, the least of some dozens of tries, so that other programs on the machine
-disturb it little; the peak is that of multiply-adds on registers, the median of measurements
-between the tries.
+disturb it little; the peak is that of multiply-adds on registers, by the clock.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
-import statistics
 import subprocess
 import time
 from collections.abc import Callable
@@ -60,21 +58,17 @@ def main() -> None:
         print(_line(layer, peer, peak), flush=True)
 
 
-def _line(layer: Layer, peer: dict[str, float], peak: Callable[[], float]) -> str:
+def _line(layer: Layer, peer: dict[str, float], peak: float) -> str:
     n, c, size, o, k, stride, padding = layer
     text = f"{n} x {c} x {size}x{size} -> {o}, {k}x{k} by {stride}"
     places = (size + 2 * padding - k) // stride + 1
     flops = 2 * n * o * places**2 * c * k**2
     parts = [f"{text:30s}"]
     for form, call in _kernels(layer).items():
-        peaks: list[float] = []
-        seconds = float("inf")
-        for _ in range(TRIES):
-            peaks.append(peak())
-            seconds = min(seconds, _seconds(call))
-        rate, most = flops / seconds, statistics.median(peaks)
+        seconds = min(_seconds(call) for _ in range(TRIES))
+        rate = flops / seconds
         beside = f", {peer[form] / seconds:.1f}x" if peer else ""
-        parts.append(f"{rate / 1e9:6.1f} ({100 * rate / most:3.0f}% of peak{beside})".rjust(30))
+        parts.append(f"{rate / 1e9:6.1f} ({100 * rate / peak:3.0f}% of peak{beside})".rjust(30))
     return "".join(parts)
 
 
@@ -147,8 +141,8 @@ def _compiled(x: Any, w: Any, y: Any, params: tuple[Any, ...]) -> Callable[[], N
     return run
 
 
-def _peak(turns: int = 20_000, sums: int = 12) -> Callable[[], float]:
-    """A function that measures multiply-adds a second, times two, on registers."""
+def _peak(turns: int = 20_000, sums: int = 12) -> float:
+    """Multiply-adds a second on registers, times two: the best of many tries of some 40 us."""
     from cartograd.compiler.ir import Module
     from cartograd.compiler.llvm import compile_text, host_cpu, load
 
@@ -167,11 +161,12 @@ def _peak(turns: int = 20_000, sums: int = 12) -> Callable[[], float]:
     function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(native.address("peak"))
     numbers = np.zeros(lanes, np.float32)
 
-    def measure(keep: Any = native) -> float:
-        seconds = _seconds(lambda: function(numbers.ctypes.data, turns))
-        return 2 * lanes * sums * turns / seconds
-
-    return measure
+    seconds = float("inf")
+    for _ in range(2000):
+        start = time.perf_counter()
+        function(numbers.ctypes.data, turns)
+        seconds = min(seconds, time.perf_counter() - start)
+    return 2 * lanes * sums * turns / seconds
 
 
 # --- PyTorch -------------------------------------------------------------------------------------
