@@ -157,8 +157,15 @@ def user_origin(scope_path: str = "") -> Origin:
 
 
 def where_called() -> str:
-    """' (at file:line)' of the user's line, to end an error message with."""
-    origin = user_origin()
+    """' (at file:line)' of the user's line, to end an error message with.
+
+    Of an op that is run for a node of a graph, the line that made the node.
+    """
+    mode = MODE.get()
+    source = None if mode.backward else mode.source
+    origin = source.origin if source is not None else NOWHERE
+    if origin.code is None:
+        origin = user_origin()
     return f" (at {origin.file}:{origin.line})" if origin.code is not None else ""
 
 

@@ -444,7 +444,8 @@ def _used(kernels: Sequence[Kernel], outputs: Sequence[Node]) -> list[Kernel]:
     needed = set(outputs)
     found: list[Kernel] = []
     for kernel in reversed(kernels):
-        if needed.intersection(kernel.writes()):
+        checks = isinstance(kernel, Host) and all(n.size == 0 for n in kernel.writes())
+        if checks or needed.intersection(kernel.writes()):
             found.append(kernel)
             needed.update(kernel.reads())
     return found[::-1]
@@ -468,7 +469,11 @@ def _early(roots: Collection[Node], given: Collection[Node]) -> set[Node]:
 def _add(plan: _Plan, node: Node) -> None:
     """The kernels that produce one root."""
     op = node.op
-    if op is OUTPUT or node.size == 0:
+    if op is OUTPUT:
+        return
+    if all(0 in aval.shape for aval in node.avals or [node.aval]):
+        if op.family == "index":  # there is nothing to do, but indices may be out of range
+            plan.add(Host(node, [plan.operand(x) for x in node.inputs], [node]))
         return
     if op in REDUCERS:
         reducer = REDUCERS[op]
