@@ -35,6 +35,7 @@ from ..jobs import (
 from ..jobs.job import json_safe
 from ..jobs.stored import read_job
 from ..train import RunFolder
+from .bench import measure, profile, profile_dict, show_bench, show_profile
 from .failing import INTERRUPTED, clean, exit_code, fail, tell
 from .screen import resume_command, show_outcome, show_predictions, show_start
 
@@ -111,6 +112,10 @@ Epochs = Annotated[int, typer.Option(metavar="N", help="Passes over the training
 Batch = Annotated[int, typer.Option(metavar="N", help="Examples in a batch.", min=1)]
 Rate = Annotated[
     float, typer.Option("--lr", metavar="X", help="Learning rate of AdamW at its highest.")
+]
+
+EagerMode = Annotated[
+    bool, typer.Option("--eager", help="Run op by op, instead of compiling the steps first.")
 ]
 
 
@@ -224,7 +229,8 @@ def _settings_of(folder: Path, kind: str, context: typer.Context) -> dict[str, A
 
 
 def _options(given: Mapping[str, Any]) -> Options:
-    return Options(given["epochs"], given["batch_size"], given["lr"], given["seed"])
+    names = ("epochs", "batch_size", "lr", "seed", "eager")
+    return Options(**{name: given[name] for name in names})
 
 
 @train.command("digits", epilog=_CODES)
@@ -237,6 +243,7 @@ def digits_command(
     seed: Seed = 0,
     out: Out = None,
     resume: Resume = False,
+    eager: EagerMode = False,
     as_json: AsJson = False,
 ) -> None:
     """Train an image classifier on 1,797 handwritten digits of 8x8 pixels."""
@@ -263,6 +270,7 @@ def table_command(
     seed: Seed = 0,
     out: Out = None,
     resume: Resume = False,
+    eager: EagerMode = False,
     as_json: AsJson = False,
 ) -> None:
     """Train on the rows of a table to predict a column, beside a naive baseline."""
@@ -294,6 +302,7 @@ def images_command(
     seed: Seed = 0,
     out: Out = None,
     resume: Resume = False,
+    eager: EagerMode = False,
     as_json: AsJson = False,
 ) -> None:
     """Train an image classifier on a folder of images, one subfolder a class."""
@@ -326,6 +335,7 @@ def text_command(
     seed: Seed = 0,
     out: Out = None,
     resume: Resume = False,
+    eager: EagerMode = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a byte-level GPT on text; prints bits per byte and a sample."""
@@ -364,6 +374,40 @@ def predict_command(
         print(told)
     else:
         show_predictions(rows)
+
+
+# --- bench ----------------------------------------------------------------------------------------
+
+
+@app.command("bench", epilog=_CODES)
+@_stoppable
+def bench_command(
+    workload: Annotated[
+        str, typer.Argument(metavar="[digits|text]", help="Whose training step.")
+    ] = "digits",
+    kernels: Annotated[
+        bool, typer.Option("--profile", help="Kernel by kernel: where the time goes.")
+    ] = False,
+    batch_size: Annotated[
+        int | None, typer.Option(metavar="N", help="Examples (default: as in training).", min=1)
+    ] = None,
+    repeats: Annotated[int, typer.Option(metavar="N", help="Steps to measure.", min=1)] = 50,
+    rows: Annotated[int, typer.Option(metavar="N", help="Kernels to show.", min=1)] = 30,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a training step: compiled and eager, or kernel by kernel."""
+    if kernels:
+        found = profile(workload, batch_size, repeats)
+        if as_json:
+            print(json.dumps(profile_dict(found)))
+        else:
+            show_profile(found, rows)
+        return
+    times = measure(workload, batch_size, repeats)
+    if as_json:
+        print(json.dumps(times.to_dict()))
+    else:
+        show_bench(times)
 
 
 # --- the process ----------------------------------------------------------------------------------

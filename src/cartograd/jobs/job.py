@@ -30,7 +30,8 @@ class Options:
     """How long and how to train: what every training command takes.
 
     epochs: passes over the training data. batch_size: examples an update. lr: the learning rate at
-    its highest. seed: of everything random. Raises UsageError for what makes no sense.
+    its highest. seed: of everything random. eager: run op by op, instead of compiling the steps.
+    Raises UsageError for what makes no sense.
 
     >>> Options(epochs=3, batch_size=32, lr=1e-3).seed
     0
@@ -40,6 +41,7 @@ class Options:
     batch_size: int
     lr: float
     seed: int = 0
+    eager: bool = False
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:
@@ -199,6 +201,7 @@ def _make_trainer(
         seed=options.seed,
         clip_grad_norm=1.0,
         ema=job.ema,
+        compile=not options.eager,
         progress=progress,
         config={"job": job.record()},
     )
@@ -292,7 +295,7 @@ def _check_same(job: Job, folder: Path) -> None:
         raise UsageError(
             f"the run in {folder} is of train {saved['kind']}, not of train {now['kind']}"
         )
-    theirs, ours = json_safe(saved["settings"]), json_safe(now["settings"])
+    theirs, ours = json_safe({"eager": True, **saved["settings"]}), json_safe(now["settings"])
     differ = [
         f"{name}: {theirs.get(name)!r} in the run, {ours.get(name)!r} now"
         for name in {**theirs, **ours}

@@ -257,6 +257,18 @@ class Optimizer:
 
     # ---- hooks --------------------------------------------------------------------------------
 
+    @property
+    def has_step_hooks(self) -> bool:
+        """Whether anything is called before or after each step.
+
+        >>> import cartograd as cg
+        >>> opt = cg.optim.SGD([cg.Parameter(cg.ones(2))])
+        >>> handle = opt.register_step_post_hook(print)
+        >>> opt.has_step_hooks
+        True
+        """
+        return any(True for hooks in self._step_hooks for _ in hooks)
+
     def register_step_pre_hook(self, hook: Callable[..., Any]) -> HookHandle:
         """Call `hook(optimizer, args, kwargs)` before each step; the handle's `remove` ends it."""
         return self._step_hooks[0].add(hook)

@@ -1,9 +1,10 @@
 """Callbacks: what listens to a run and may act on it.
 
-A Trainer emits `record` events: "fit" as it starts, "step" after each update of the parameters,
-"train" every `log_every` updates, "validate", "epoch" at the end of each with every number of it,
-"checkpoint", "best", "stop" and "end". A callback gets each one, may call `run.stop`, and gives a
-`state_dict` if it must go on where it was when a run is resumed.
+A Trainer emits `record` events: "fit" as it starts, "compiling" and "compile" before and after a
+step becomes native code, "note" of what is worth knowing, "batch" after each batch, "step" after
+each update of the parameters, "train" every `log_every` updates, "validate", "epoch" at the end of
+each with every number of it, "checkpoint", "best", "stop" and "end". A callback gets each one, may
+call `run.stop`, and gives a `state_dict` if it must go on where it was when a run is resumed.
 """
 
 from __future__ import annotations

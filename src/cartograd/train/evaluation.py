@@ -15,10 +15,10 @@ from ..nn import Module
 from ..tensor import no_grad
 from .batches import split_batch, to_array
 from .ema import EMA
+from .engine import Looks
 from .metrics import Metric
 from .packing import Array
 from .rng import get_random_state, set_random_state
-from .step import TrainStep
 
 __all__ = ["evaluate", "evaluating", "predict"]
 
@@ -43,7 +43,9 @@ def evaluating(model: Module, ema: EMA | None) -> Generator[None]:
 
 
 def evaluate(
-    step: TrainStep,
+    looks: Looks,
+    model: Module,
+    ema: EMA | None,
     loader: Iterable[Any],
     metrics: Iterable[Metric],
     stop: Callable[[], bool] = lambda: False,
@@ -56,12 +58,12 @@ def evaluate(
     set_epoch = getattr(loader, "set_epoch", None)
     if callable(set_epoch):  # the same order each time, whatever was read before
         set_epoch(0)
-    with evaluating(step.model, step.ema):
+    with evaluating(model, ema):
         for raw in loader:
             if stop():
                 return None
             batch = split_batch(raw)
-            loss, output = step.evaluate(batch)
+            loss, output = looks.evaluate(batch)
             values = (tree.map(to_array, output), tree.map(to_array, batch.target))
             for metric in mine:
                 metric.update(*values, loss=float(loss.item()))
@@ -71,12 +73,12 @@ def evaluate(
     return {metric.name: metric.compute() for metric in mine}
 
 
-def predict(step: TrainStep, loader: Iterable[Any]) -> Any:
+def predict(looks: Looks, model: Module, ema: EMA | None, loader: Iterable[Any]) -> Any:
     """Return the model's outputs on all of `loader`, joined along the first axis, as NumPy."""
     outputs: list[Any] = []
-    with evaluating(step.model, step.ema):
+    with evaluating(model, ema):
         for raw in loader:
-            output = step.predict(split_batch(raw, with_target=False))
+            output = looks.predict(split_batch(raw, with_target=False))
             outputs.append(tree.map(to_array, output))
     if not outputs:
         raise DataError("the loader gave no batches, so there is nothing to predict")

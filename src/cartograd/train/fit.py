@@ -17,11 +17,13 @@ from typing import Any, NoReturn
 
 from .. import tree
 from ..errors import DataError, FileFormatError, NonFiniteError, UsageError
-from ..record import Event, Recorder
-from ..tensor import State, Tensor
+from ..record import EVENTS, Event, Recorder
+from ..tensor import Tensor
 from .batches import Batch, Batches, split_batch, to_array
 from .callbacks import Callback
 from .checkpoint import Checkpoint, load_latest, save_checkpoint
+from .compiled import CompiledSteps
+from .engine import Eager, Engine, Ran
 from .evaluation import evaluate
 from .folder import RunFolder
 from .interrupt import StopSignals
@@ -31,8 +33,6 @@ from .moment import (
     describe_non_finite,
     load_model_state,
     model_state,
-    settle,
-    states_of,
 )
 from .packing import Array
 from .result import FitResult, Position, Status
@@ -51,6 +51,8 @@ class Fit:
     `position` says where it stands, `history` has the numbers of each epoch that is over.
     """
 
+    _engine: Engine
+
     def __init__(
         self, plan: Plan, recorder: Recorder, loader: Any, val_loader: Iterable[Any] | None
     ) -> None:
@@ -61,7 +63,6 @@ class Fit:
         self.history: list[dict[str, Any]] = []
         self._interval = MeanLoss()
         self._open: list[Callback] = []
-        self._states: list[State] = []
         self._saved_at: tuple[int, int] | None = None
         self._epoch_began = time.monotonic()
 
@@ -117,8 +118,6 @@ class Fit:
                 self._begin()
             else:
                 self._restore(found)
-            self._states = states_of(self.model, self.step.optimizer, self.step.ema)
-            settle(self._states)
             if folder is not None:
                 folder.write_config(self._config(), replace=found is None)
                 folder.add_environment(seed=self.plan.seed, step=self.position.step)
@@ -131,9 +130,30 @@ class Fit:
                 resumed=found is not None,
                 skipped=list(found.skipped) if found is not None else [],
             )
+            self._engine = self._new_engine()
             if found is None:
                 self._save()
-            return self._loop(signals)
+            with self._hearing_the_compiler():
+                return self._loop(signals)
+
+    def _new_engine(self) -> Engine:
+        if not self.plan.compile:
+            return Eager(self.step)
+        outputs = any(metric.needs_output for metric in self.plan.metrics)
+        return CompiledSteps(self.step, outputs=outputs, tell=self.emit)
+
+    @contextlib.contextmanager
+    def _hearing_the_compiler(self) -> Generator[None]:
+        """A context in which the callbacks are told of what is being compiled."""
+
+        def hear(event: Event) -> None:
+            self.emit(event.kind, **event.data)
+
+        EVENTS.subscribe(hear)
+        try:
+            yield
+        finally:
+            EVENTS.subscribers.remove(hear)
 
     @contextlib.contextmanager
     def listening(self, *, only_logs: bool = False) -> Generator[None]:
@@ -169,7 +189,7 @@ class Fit:
         batches = self.batches.epoch(self.position.epoch)
         with contextlib.closing(batches):
             while signals.requested is None:
-                before = Moment.take(self.batches, self.model)
+                before = Moment.take(self.batches, self.model, self._engine.buffers)
                 raw = next(batches, _END)
                 if raw is _END:
                     if not self.position.batch and not self.position.step:
@@ -182,45 +202,45 @@ class Fit:
     def _batch(self, batch: Batch, before: Moment) -> None:
         """One batch: its gradients, and the update if it is the last before one.
 
-        Nothing that counts is changed before the numbers are known to be finite.
+        Nothing that counts is changed unless the numbers are finite.
         """
         position, last = self.position, self.position.pending + 1 == self.plan.accumulate
         expected = position.expected or batch.count * self.plan.accumulate
+        examples = position.examples + batch.count
         share = 1.0 if self.plan.accumulate == 1 else batch.count / expected
-        loss, output = self.step.gradients(batch, share)
-        value = float(loss.item())
+        ran = self._engine.batch(batch, share, self._scale(expected, examples) if last else None)
+        value, norm = float(ran.loss.item()), ran.norm
         if not math.isfinite(value):
-            self._refuse("loss", value, before, batch, output)
-        position.expected, examples = expected, position.examples + batch.count
-        norm = self._checked_norm(examples, before, batch, output) if last else None
-        if norm is None:
-            settle(self._states)
+            self._refuse("loss", value, before, batch, ran)
+        self._check(norm, before, batch, ran)
+        position.expected, position.examples = expected, examples
         position.batch += 1
         position.pending += 1
-        position.examples = examples
-        outputs, target = tree.map(to_array, output), tree.map(to_array, batch.target)
+        outputs, target = tree.map(to_array, ran.output), tree.map(to_array, batch.target)
         for metric in (*self.plan.metrics, self._interval):
             metric.update(outputs, target, loss=value)
         self.emit("batch", epoch=position.epoch, batch=position.batch, loss=value)
         if norm is not None:
             self._update(norm)
 
-    def _checked_norm(
-        self, examples: int, before: Moment, batch: Batch | None = None, output: Any = None
-    ) -> Tensor:
-        """The norm of the gradients of the mean over all their examples; they are scaled to it."""
-        expected = self.position.expected
-        scale = 1.0 if self.plan.accumulate == 1 else expected / examples
-        norm = self.step.norm(scale)
-        if not math.isfinite(norm.item()):
-            self._refuse("norm of the gradients", norm.item(), before, batch, output)
-        return norm
+    def _scale(self, expected: int, examples: int) -> float:
+        """What makes the gradients that wait those of the mean over all their examples."""
+        return 1.0 if self.plan.accumulate == 1 else expected / examples
+
+    def _check(
+        self,
+        norm: Tensor | None,
+        before: Moment,
+        batch: Batch | None = None,
+        ran: Ran | None = None,
+    ) -> None:
+        if norm is not None and not math.isfinite(norm.item()):
+            self._refuse("norm of the gradients", norm.item(), before, batch, ran)
 
     def _update(self, norm: Tensor) -> None:
         """Change the parameters by the gradients that have been added up."""
         position, lr = self.position, self._lr()
-        self.step.update(norm)
-        settle(self._states)
+        self._engine.update(norm)
         position.step += 1
         position.pending = position.examples = position.expected = 0
         now = {"epoch": position.epoch, "lr": lr, "grad_norm": float(norm.item())}
@@ -233,11 +253,16 @@ class Fit:
             self._save()
 
     def _refuse(
-        self, what: str, value: float, before: Moment, batch: Batch | None, output: Any
+        self, what: str, value: float, before: Moment, batch: Batch | None, ran: Ran | None
     ) -> NoReturn:
         """Go back to the moment before the batch, save it, and raise NonFiniteError."""
         position = self.position
-        why = describe_non_finite(batch, output, self.model, what)
+        loss, output = (None, None) if ran is None else (ran.loss, ran.output)
+        if self.plan.compile and batch is not None:
+            before.restore(self.model)
+            before = before.with_buffers(self.model.buffers())
+            loss, output = self.step.gradients(batch)  # op by op, to see where it comes from
+        why = describe_non_finite(batch, output, loss, self.model, what)
         before.restore(self.model)
         path = self._save(before)
         kept = f" and saved in {path}" if path is not None else ""
@@ -256,15 +281,22 @@ class Fit:
         """
         position = self.position
         if position.pending:  # the epoch's last update, of fewer batches than the others
-            before = Moment.take(self.batches, self.model)
-            self._update(self._checked_norm(position.examples, before))
+            before = Moment.take(self.batches, self.model, ())
+            norm = self._engine.close(self._scale(position.expected, position.examples))
+            self._check(norm, before)
+            self._update(norm)
         row: dict[str, Any] = {metric.name: metric.compute() for metric in self.plan.metrics}
         last = position.epoch + 1 == self.plan.max_epochs
         if self.val_loader is not None and (
             last or (position.epoch + 1) % self.plan.validate_every == 0
         ):
             found = evaluate(
-                self.step, self.val_loader, self.plan.metrics, lambda: signals.requested is not None
+                self.plan.looks,
+                self.model,
+                self.step.ema,
+                self.val_loader,
+                self.plan.metrics,
+                lambda: signals.requested is not None,
             )
             if found is None:
                 return False
@@ -360,7 +392,7 @@ class Fit:
                 f"{found.path}: not a checkpoint of a run (version {meta.get('version')!r}, "
                 f"{_version} is known here)"
             )
-        check_same(meta["settings"], self.plan.settings)
+        check_same({"compile": False, **meta["settings"]}, self.plan.settings)
         load_model_state(self.model, found.arrays, meta["transient"], meta["gradients"])
         optimizer.load_state_dict(meta["optimizer"])
         self.position.load_state_dict(meta["position"])

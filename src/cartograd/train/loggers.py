@@ -102,7 +102,19 @@ class JSONLLogger(_LineLogger):
     """
 
     kinds = frozenset(
-        ("fit", "train", "validate", "epoch", "checkpoint", "best", "test", "stop", "end")
+        (
+            "fit",
+            "note",
+            "compile",
+            "train",
+            "validate",
+            "epoch",
+            "checkpoint",
+            "best",
+            "test",
+            "stop",
+            "end",
+        )
     )
 
     def _line(self, event: Event) -> str:

@@ -37,7 +37,9 @@ Values = npt.NDArray[Any]
 class Metric:
     """The base of every metric: `update` with each batch, `compute` the number, `reset`.
 
-    `name` is what it is called in logs; `higher_is_better` tells callbacks which way is up.
+    `name` is what it is called in logs; `higher_is_better` tells callbacks which way is up. One
+    that makes do with the loss and the target says so by `needs_output = False`: it may be given
+    None for the output.
     A subclass keeps its running sums in `totals` (numbers and arrays): these are what a
     checkpoint holds.
 
@@ -48,6 +50,7 @@ class Metric:
     """
 
     higher_is_better: ClassVar[bool] = False
+    needs_output: ClassVar[bool] = True
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -101,6 +104,8 @@ class MeanLoss(Metric):
     >>> metric.compute()
     2.0
     """
+
+    needs_output = False
 
     def __init__(self, name: str = "loss") -> None:
         super().__init__(name)
@@ -407,6 +412,8 @@ class R2(Metric):
 
 class _PerTarget(Metric):
     """The mean of the loss over targets (words, bytes, pixels), the ignored ones left out."""
+
+    needs_output = False
 
     def __init__(self, name: str, ignore_index: int | None) -> None:
         self.ignore_index = ignore_index

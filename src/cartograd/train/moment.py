@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,14 +43,18 @@ class Moment:
     gradients: list[tuple[State, Tensor | None]]
 
     @staticmethod
-    def take(batches: Batches, model: Module) -> Moment:
-        """Return the present state."""
+    def take(batches: Batches, model: Module, buffers: Iterable[State]) -> Moment:
+        """Return the present state, with that of these Buffers."""
         return Moment(
             batches.state_dict(),
             get_random_state(model),
-            [(buffer, Tensor(buffer.node)) for buffer in model.buffers()],
+            _values(buffers),
             [(parameter, parameter.grad) for parameter in model.parameters()],
         )
+
+    def with_buffers(self, buffers: Iterable[State]) -> Moment:
+        """Return this moment with the present values of these Buffers."""
+        return replace(self, buffers=_values(buffers))
 
     def restore(self, model: Module) -> None:
         """Undo what happened since, but for the loader's place."""
@@ -59,6 +63,10 @@ class Moment:
             buffer.assign(value)
         for parameter, gradient in self.gradients:
             parameter.grad = gradient
+
+
+def _values(buffers: Iterable[State]) -> list[tuple[State, Tensor]]:
+    return [(buffer, Tensor(buffer.node)) for buffer in buffers]
 
 
 def settle(states: Iterable[State]) -> None:
@@ -79,7 +87,7 @@ def states_of(model: Module, optimizer: Optimizer | None, ema: EMA | None) -> li
     states: list[State] = [*model.parameters(), *model.buffers()]
     if optimizer is not None:
         states += [cell for cells in optimizer.state.values() for cell in cells.values()]
-    return states if ema is None else [*states, *ema.averages.values()]
+    return states if ema is None else [*states, *ema.averages.values(), ema.updates]
 
 
 def model_state(model: Module) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
@@ -112,7 +120,9 @@ def load_model_state(
         parameter.grad = asarray(gradients[name]) if name in gradients else None
 
 
-def describe_non_finite(batch: Batch | None, output: Any, model: Module, what: str) -> str:
+def describe_non_finite(
+    batch: Batch | None, output: Any, loss: Tensor | None, model: Module, what: str
+) -> str:
     """Say where the first NaN or infinity of a step is to be found: input, parameter, or output.
 
     Without a batch, the gradients of several have been added up to it.
@@ -130,6 +140,8 @@ def describe_non_finite(batch: Batch | None, output: Any, model: Module, what: s
     bad = [n for n, p in model.named_parameters() if p.grad is not None and not _finite(p.grad)]
     if bad and what != "loss":
         return f"the loss is finite, but not the gradients of {', '.join(bad[:5])}"
+    if not bad and _finite(loss):
+        return "computed once more, op by op, everything is finite, so numbers are at their limits"
     return "the model's output is finite: the loss function made it"
 
 

@@ -12,6 +12,7 @@ from .loggers import numbers_of
 
 __all__ = ["Progress"]
 
+_LONG = 1.0  # seconds of compiling that are told of again and again
 _hidden = ("epoch", "seconds", "batches", "max_epochs", "examples_per_second", "lr")
 
 
@@ -29,6 +30,7 @@ class Progress(Callback):
         self.console = console
         self._bar: Any = None
         self._task: Any = None
+        self._compiling: Any = None
         self._total: int | None = None
         self._epochs: int | None = None
 
@@ -70,6 +72,12 @@ class Progress(Callback):
                 self._print(f"passed over a damaged checkpoint: {problem}")
             if data.get("resumed"):
                 self._print(f"resumed at step {event.step}")
+        elif event.kind == "note":
+            self._print(f"note: {data['text']}")
+        elif event.kind == "compiling":
+            self._begin_compiling(str(data["function"]))
+        elif event.kind == "compile":
+            self._end_compiling(data)
         elif event.kind == "batch":
             self._move(data)
         elif event.kind == "epoch":
@@ -84,7 +92,7 @@ class Progress(Callback):
         if self._bar is not None:
             with contextlib.suppress(BrokenPipeError):
                 self._bar.stop()
-            self._bar = self._task = None
+            self._bar = self._task = self._compiling = None
 
     def _move(self, data: Mapping[str, object]) -> None:
         if self._bar is None:
@@ -93,6 +101,20 @@ class Progress(Callback):
         if self._task is None:
             self._task = self._bar.add_task(self._name(data), total=self._total, numbers=numbers)
         self._bar.update(self._task, completed=data["batch"], numbers=numbers)
+
+    def _begin_compiling(self, what: str) -> None:
+        if self._bar is not None:
+            self._compiling = self._bar.add_task(f"compiling {what} ...", total=None, numbers="")
+
+    def _end_compiling(self, data: Mapping[str, object]) -> None:
+        """A line for the first program of each step, and for each that took its time."""
+        if self._bar is not None and self._compiling is not None:
+            self._bar.remove_task(self._compiling)
+            self._compiling = None
+        seconds = float(str(data["seconds"]))
+        if data["number"] == 1 or seconds > _LONG:
+            source = "from the cache" if data.get("cached") else "cold"
+            self._print(f"compiled {data['function']} in {seconds:.2f} s ({source})")
 
     def _end_bar(self) -> None:
         if self._bar is not None and self._task is not None:

@@ -14,6 +14,7 @@ from ..errors import UsageError
 from ..nn import Module
 from ..optim import Optimizer
 from .callbacks import Callback
+from .engine import Looks
 from .folder import RunFolder
 from .metrics import Metric
 from .step import TrainStep
@@ -33,6 +34,8 @@ class Plan:
     """
 
     step: TrainStep
+    looks: Looks
+    compile: bool
     metrics: list[Metric]
     callbacks: list[Callback]
     folder: RunFolder | None

@@ -1,7 +1,8 @@
 """The training step: forward, loss, backward, clipping, the optimiser's step, the average.
 
 It is written once, here, and asks no Tensor for its value, so that it can be traced and compiled
-as a whole. `gradients` and `update` are its two halves: accumulation runs the first several times.
+as a whole (see `compiled`). `gradients` and `update` are its two halves: accumulation runs the
+first several times.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ..namespace.searching import clip, where
 from ..namespace.shaping import stack
 from ..nn import Module
 from ..optim import Optimizer
+from ..optim.scalar import fit
 from ..tensor import Parameter, Tensor, no_grad
 from .batches import Batch
 from .ema import EMA
@@ -25,6 +27,8 @@ from .ema import EMA
 __all__ = ["TrainStep", "gradient_norm"]
 
 Loss = Callable[..., Tensor]
+Factor = float | Tensor
+"""A number, or in a compiled step a 0-d Tensor, so that another one needs no other program."""
 _double = np.dtype(np.float64)
 
 
@@ -107,18 +111,19 @@ class TrainStep:
             return self.forward(self.model, batch)
         return self.model(*batch.args, **batch.kwargs)
 
-    def gradients(self, batch: Batch, share: float = 1.0) -> tuple[Tensor, Any]:
+    def gradients(self, batch: Batch, share: Factor = 1.0) -> tuple[Tensor, Any]:
         """Add `share` times the loss's gradients to the parameters' `.grad`."""
         loss, output = self.evaluate(batch)
-        (loss if share == 1.0 else loss * share).backward()
+        (loss if _is_one(share) else loss * fit(share, loss)).backward()
         return loss.detach(), output
 
-    def norm(self, scale: float = 1.0) -> Tensor:
+    def norm(self, scale: Factor = 1.0) -> Tensor:
         """Scale the gradients, if asked, and return their norm before clipping."""
-        if scale != 1.0:
+        if not _is_one(scale):
             with no_grad():
                 for parameter in self._with_gradient():
-                    parameter.grad = parameter.grad * scale  # pyright: ignore
+                    gradient: Any = parameter.grad
+                    parameter.grad = gradient * fit(scale, gradient)
         return gradient_norm(self._with_gradient())
 
     def update(self, norm: Tensor) -> None:
@@ -146,3 +151,8 @@ class TrainStep:
 
     def _with_gradient(self) -> list[Parameter]:
         return [p for p in self.model.parameters() if p.grad is not None]
+
+
+def _is_one(factor: Factor) -> bool:
+    """Whether a factor is the plain number 1, which is left out of the graph altogether."""
+    return not isinstance(factor, Tensor) and factor == 1.0

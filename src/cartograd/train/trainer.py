@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ..errors import UnsupportedError, UsageError
+from ..errors import UsageError
 from ..nn import Module
 from ..optim import Optimizer
 from ..record import Event, Recorder
 from .batches import Batch
 from .callbacks import Callback, LRSchedule
+from .compiled import CompiledLooks
 from .ema import EMA
 from .evaluation import evaluate, predict
 from .fit import Fit
@@ -45,10 +46,14 @@ class Trainer:
     log_every: updates between rows of the curves. validate_every: epochs between validations.
     checkpoint_every: updates between checkpoints; None saves after each epoch.
     keep: checkpoints kept, at least 2. progress: whether to draw a bar (rich).
+    compile: whether the steps become native code when they first run, or are run op by op.
     config: plain values of yours to keep in config.json.
     forward: `forward(model, batch)`, called in place of the model.
 
     A loss or gradient that is NaN or infinite raises NonFiniteError before the parameters change.
+    What is compiled is traced once for each shape of a batch: Python's own effects (printing,
+    `random.random()`) happen then only, a branch on a value raises TraceError, and an event "batch"
+    comes when the parameters have been updated already.
     The first Ctrl-C (or SIGTERM) ends the run after the batch under way and saves; the second ends
     it at once.
 
@@ -81,12 +86,10 @@ class Trainer:
         checkpoint_every: int | None = None,
         keep: int = 2,
         progress: bool = False,
-        compile: bool = False,
+        compile: bool = True,
         config: Mapping[str, Any] | None = None,
         forward: Callable[[Module, Batch], Any] | None = None,
     ) -> None:
-        if compile:
-            raise UnsupportedError("Trainer: compile=True is not there yet; leave it out")
         step = TrainStep(
             model,
             optimizer,
@@ -105,12 +108,15 @@ class Trainer:
             "accumulate": whole("accumulate", accumulate),
             "validate_every": whole("validate_every", validate_every),
         }
+        outputs = any(metric.needs_output for metric in all_metrics)
         self.plan = Plan(
             step=step,
+            looks=CompiledLooks(step, outputs=outputs) if compile else step,
             metrics=all_metrics,
             callbacks=listeners,
             folder=folder,
-            settings={**describe(step, all_metrics, listeners), **decides},
+            compile=compile,
+            settings={**describe(step, all_metrics, listeners), **decides, "compile": compile},
             config=dict(config or {}),
             max_epochs=whole("max_epochs", max_epochs, least=0),
             log_every=whole("log_every", log_every),
@@ -181,10 +187,11 @@ class Trainer:
         out; of a dict, "target".
         """
         batches = [data] if hasattr(data, "shape") else data
-        return predict(self.plan.step, batches)
+        return predict(self.plan.looks, self.model, self.plan.step.ema, batches)
 
     def _look(self, loader: Iterable[Any], prefix: str) -> dict[str, float]:
-        found = evaluate(self.plan.step, loader, self.plan.metrics) or {}
+        plan = self.plan
+        found = evaluate(plan.looks, plan.step.model, plan.step.ema, loader, plan.metrics) or {}
         return {f"{prefix}_{name}": value for name, value in found.items()}
 
     def _tell(self, event: Event) -> None:
