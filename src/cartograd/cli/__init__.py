@@ -1,4 +1,4 @@
-"""The command line: explain, train, predict. Thin: each command calls what a program could call.
+"""The command line: explain, train, predict, bench. Thin: commands call what a program could call.
 
 Exit codes: 0 done; 1 an error of Cartograd itself; 2 a wrong command; 3 data or a file that cannot
 be used; 4 training that diverged; 128 + the signal's number where one interrupted a run (130 for

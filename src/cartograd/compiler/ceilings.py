@@ -68,7 +68,11 @@ def ceilings(threads: int = 1) -> Ceilings:
     """
     flops = _peak_flops(threads)
     rates = [_bandwidth(size, threads) for size in _SIZES]
-    # A smaller size is never slower: where one seems so, the try was disturbed.
+    # A smaller size is never slower, nor are more threads: where it seems so, a try was disturbed.
+    if threads > 1:
+        one = ceilings(1)
+        flops = max(flops, one.flops)
+        rates = [max(a, b) for a, (_, b) in zip(rates, one.bandwidth, strict=True)]
     steady = [max(rates[k:]) for k in range(len(rates))]
     return Ceilings(threads, flops, tuple(zip(_SIZES, steady, strict=True)))
 
@@ -118,15 +122,13 @@ def _bandwidth(size: int, threads: int) -> float:
 
 def _rate(work: Callable[[int, int], None], threads: int) -> float:
     """Turns a second, when so many threads do as many turns each at the same time."""
-    turns, best = 1, 0.0
-    while True:
-        seconds = _together(work, turns, threads)
-        if seconds > _SECONDS / 2 or turns > 1 << 30:
+    turns = 1
+    while turns < 1 << 30:
+        seconds = min(_together(work, turns, 1) for _ in range(2))
+        if seconds > _SECONDS / 2:
             break
         turns *= 2 if seconds > _SECONDS / 16 else 8
-    for _ in range(_TRIES):
-        best = max(best, turns / _together(work, turns, threads))
-    return best
+    return max(turns / _together(work, turns, threads) for _ in range(_TRIES))
 
 
 def _together(work: Callable[[int, int], None], turns: int, threads: int) -> float:
