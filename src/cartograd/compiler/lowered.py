@@ -80,7 +80,7 @@ class Lowered:
         return assembly(self.program.text)
 
     def profile(self, repeats: int = 20) -> Profile:
-        """Run it so many times on copies, and say what each kernel took of a run (medians).
+        """Run it so many times on copies, and say what each kernel took (the least of its times).
 
         Compiles the program once more, with a look at the clock around each kernel; the ceilings
         of the machine are measured the first time.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -59,9 +58,10 @@ class Timing:
 class Profile:
     """The measured time of every kernel of a step, in the order of the schedule.
 
-    seconds: the median run, in which the clock is read around each kernel. Ceilings are those for
-    `threads` where a kernel is shared among threads, else those for one. `str()` of it is a table,
-    the slowest kernel first.
+    Of `repeats` runs the least is taken, for each kernel and for `seconds`, a whole run: what else
+    the machine does makes times longer, never shorter. Ceilings are those for `threads` where a
+    kernel is shared among threads, else those for one. `str()` of it is a table, the slowest kernel
+    first.
     """
 
     timings: tuple[Timing, ...]
@@ -104,8 +104,8 @@ class Profile:
         found = self.ceilings[1]
         rates = ", ".join(f"{rate / 1e9:.0f}" for _, rate in found.bandwidth)
         return (
-            f"{self.seconds * 1e6:.1f} us a run, {self.inside * 1e6:.1f} us of it in "
-            f"{len(self.timings)} kernels (medians of {self.repeats}); {self.threads} threads; "
+            f"{self.seconds * 1e6:.1f} us a run, {self.inside * 1e6:.1f} us in {len(self.timings)} "
+            f"kernels (the least of {self.repeats} runs each); {self.threads} threads; "
             f"ceilings {found.flops / 1e9:.0f} GFLOP/s and {rates} GB/s from cache to memory"
         )
 
@@ -134,9 +134,8 @@ def profile_of(program: NativeProgram, schedule: Schedule, copies: Copies, repea
             if turn >= _WARM:
                 runs.append(time.perf_counter() - start)
                 spent.append(list(ticks)[:count])
-    medians = [statistics.median(run[k] for run in spent) for k in range(count)]
-    seconds = [m / ticks_per_second() for m in medians]
-    return _profile(schedule, seconds, list(calls)[:count], statistics.median(runs), repeats)
+    seconds = [min(run[k] for run in spent) / ticks_per_second() for k in range(count)]
+    return _profile(schedule, seconds, list(calls)[:count], min(runs), repeats)
 
 
 def _profile(
