@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -66,6 +67,9 @@ def test_digits(run, tmp_path):
     assert done.code == 0
     assert "training digits: 43,178 parameters, 4 epochs of 21 batches, seed 0" in done.err
     assert "epoch 4/4  loss " in done.err
+    assert re.search(
+        r"compiled the training step in \d+\.\d\d s \((cold|from the cache)\)", done.err
+    )
     assert f"cartograd predict {folder} IMAGE.png" in done.out
     assert "test accuracy  0.9" in done.out
     assert "(naive baseline: 0.1003)" in done.out
@@ -76,12 +80,43 @@ def test_digits(run, tmp_path):
     result = json.loads((folder / "result.json").read_text())
     assert result["test"]["test_accuracy"] >= 0.97
     job = json.loads((folder / "config.json").read_text())["config"]["job"]
-    assert job["settings"] == {"epochs": 4, "batch_size": 64, "lr": 0.003, "seed": 0}
+    assert job["settings"] == {
+        "epochs": 4,
+        "batch_size": 64,
+        "lr": 0.003,
+        "seed": 0,
+        "eager": False,
+    }
     assert len(job["data"]["sha256"]) == 64
     taken = run("train", "digits", "--out", folder)
     assert taken.code == 2
     assert "is taken" in taken.err
     assert json.loads((folder / "result.json").read_text()) == result, "nothing is lost"
+
+
+def test_digits_op_by_op(run, tmp_path):
+    """The same curves within rounding; and a run that goes on stays what it was begun as."""
+    words = ("train", "digits", "--epochs", 1, "--batch-size", 256)
+    runs = {how: tmp_path / how for how in ("compiled", "eager")}
+    assert run(*words, "--out", runs["compiled"]).code == 0
+    done = run(*words, "--eager", "--out", runs["eager"])
+    assert done.code == 0
+    assert "compil" not in done.err
+    results = [json.loads((folder / "result.json").read_text()) for folder in runs.values()]
+    losses = [result["test"]["test_loss"] for result in results]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    kinds = {}
+    for how, folder in runs.items():
+        config = json.loads((folder / "config.json").read_text())
+        assert config["compile"] == (how == "compiled")
+        assert config["config"]["job"]["settings"]["eager"] == (how == "eager")
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        kinds[how] = {line["kind"] for line in lines}
+    assert kinds["compiled"] == kinds["eager"] | {"compile"}
+    assert run("train", "digits", "--out", runs["eager"], "--resume").code == 0
+    other = run("train", "digits", "--out", runs["compiled"], "--resume", "--eager")
+    assert other.code == 2
+    assert "eager: False in the run, True now" in other.err
 
 
 def test_digits_are_predicted(run, tmp_path):

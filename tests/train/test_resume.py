@@ -20,13 +20,16 @@ from tests.train.faults import Crash, FailingOs
 from tests.train.tiny import data, make, outcome
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """What the uninterrupted run leaves."""
-    folder = tmp_path_factory.mktemp("whole")
-    trainer, train, val = make(folder)
-    assert trainer.fit(train, val).status == "completed"
-    return outcome(folder)
+@pytest.fixture(scope="module", params=["compiled", "eager"])
+def whole(request, tmp_path_factory):
+    """What the uninterrupted run leaves; other runs in the same test are run in the same way."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "eager":
+            patch.setenv("TINY_EAGER", "1")
+        folder = tmp_path_factory.mktemp("whole")
+        trainer, train, val = make(folder)
+        assert trainer.fit(train, val).status == "completed"
+        yield outcome(folder)
 
 
 class At(Callback):
@@ -171,10 +174,14 @@ def child(folder):
     return subprocess.Popen(
         [sys.executable, "-m", "tests.train.tiny", str(folder)],
         cwd=ROOT,
-        env=ENVIRONMENT,
+        env={**os.environ, **ENVIRONMENT},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
+
+
+def length(path):
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def test_kill_9_at_random_moments(whole, tmp_path):
@@ -186,7 +193,10 @@ def test_kill_9_at_random_moments(whole, tmp_path):
                 assert process.stdout is not None
                 assert process.stdout.readline() == b"ready\n"
                 if kills < 3:
-                    time.sleep(clock.random() * 0.15)
+                    lines = length(tmp_path / "metrics.jsonl") + clock.randrange(8)
+                    while process.poll() is None and length(tmp_path / "metrics.jsonl") < lines:
+                        time.sleep(0.001)
+                    time.sleep(clock.random() * 0.02)
                     process.kill()
                 process.wait(120)
             finally:
@@ -309,6 +319,15 @@ def test_other_settings_are_refused_by_name(tmp_path, changes, named):
         fit(tmp_path, crash, 10, "batch")
     with pytest.raises(UsageError, match=named):
         fit(tmp_path, **changes)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_run_stays_compiled_or_not(tmp_path, first):
+    """The last bits differ."""
+    with pytest.raises(Crash):
+        fit(tmp_path, crash, 10, "batch", compile=first)
+    with pytest.raises(UsageError, match=f"compile: it was {first}, now it is {not first}"):
+        fit(tmp_path, compile=not first)
 
 
 def test_another_learning_rate_or_model_is_refused(tmp_path):

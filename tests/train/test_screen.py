@@ -52,6 +52,31 @@ def test_in_a_terminal_there_is_a_bar():
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1, "the cursor comes back"
 
 
+def compilation(progress):
+    progress.open()
+    for number, seconds in enumerate((0.5, 0.25, 2.5), 1):
+        progress.event(Event("compiling", 0, {"function": "the step"}, 0.0))
+        data = {"function": "the step", "number": number, "seconds": seconds, "cached": number > 1}
+        progress.event(Event("compile", 0, data, 0.0))
+    progress.event(Event("note", 0, {"text": "worth [knowing]"}, 0.0))
+    progress.close()
+
+
+def test_compiling_is_told_of():
+    lines = [
+        "compiled the step in 0.50 s (cold)",
+        "compiled the step again in 2.50 s (from the cache)",
+        "note: worth [knowing]",
+    ]
+    out = io.StringIO()
+    compilation(Progress(Console(file=out, width=40)))
+    assert out.getvalue().splitlines() == lines
+    out = io.StringIO()
+    compilation(Progress(Console(file=out, width=100, force_terminal=True)))
+    assert "compiling the step ..." in out.getvalue(), "while it lasts"
+    assert all(line in out.getvalue() for line in lines)
+
+
 def test_damaged_checkpoints_are_told_of():
     out = io.StringIO()
     progress = Progress(Console(file=out, width=40))

@@ -5,6 +5,7 @@ As a program it trains in the folder it is given until it ends (or is killed).
 
 import csv
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -77,6 +78,7 @@ def make(out, **changes):
         "ema": 0.9,
         "log_every": 2,
         "checkpoint_every": 2,
+        "compile": os.environ.get("TINY_EAGER") is None,
         **changes,
     }
     trainer = Trainer(model, optimizer, nn.CrossEntropyLoss(), out=out, **settings)

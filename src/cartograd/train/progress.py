@@ -113,8 +113,9 @@ class Progress(Callback):
             self._compiling = None
         seconds = float(str(data["seconds"]))
         if data["number"] == 1 or seconds > _LONG:
+            again = "" if data["number"] == 1 else " again"
             source = "from the cache" if data.get("cached") else "cold"
-            self._print(f"compiled {data['function']} in {seconds:.2f} s ({source})")
+            self._print(f"compiled {data['function']}{again} in {seconds:.2f} s ({source})")
 
     def _end_bar(self) -> None:
         if self._bar is not None and self._task is not None:
