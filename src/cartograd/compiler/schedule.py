@@ -28,7 +28,7 @@ from .views import VIEWS, ZERO, Affine, Index, NeedsSplit, NotAffine, contiguous
 __all__ = ["Schedule", "schedule"]  # fmt: skip
 
 HEAVY = 10  # FLOPs of an expression from which computing it twice costs more than keeping it
-BEHIND = 40  # steps that are done with each result of a product without being a nest of their own
+BEHIND = 14  # FLOPs that are done with each result of a product without a nest of their own
 LARGEST = 160  # nodes of an expression from which it is cut, so that no kernel grows without end
 
 
@@ -212,8 +212,8 @@ class _Plan:
             return False
         if root.store != whole or not any(load.leaf in made for load in loads):
             return False
-        before = len(kernel.epilogue.tape.steps) if kernel.epilogue else 0
-        if before + len(tape.steps) > BEHIND or _has_invariants(tape):
+        before = kernel.epilogue.tape.flops() if kernel.epilogue else 0
+        if before + tape.flops() > BEHIND or _has_invariants(tape):
             return False
         moved: list[Step] = []
         for step in tape.steps:
@@ -417,11 +417,13 @@ def schedule(graph: Graph, leaves: Sequence[Node], *, fuse: bool = True) -> Sche
     given = set(leaves)
     outputs: list[Node] = []
     taken: set[Node] = set()
-    for node in graph.outputs:
-        base = _base(node)
-        fresh = node in taken or base is not node or node in given or node.op in (FULL, CONSTANT)
-        if fresh:  # an output needs memory of its own
-            node = build(identity, (node,), {})
+    for output in graph.outputs:
+        node = output
+        while node.op is reshape:  # the same elements in the same order
+            node = node.inputs[0]
+        known = node in taken or node in given or node.op in (FULL, CONSTANT)
+        if known or _base(node) is not node:  # an output needs memory of its own
+            node = build(identity, (output,), {})
         taken.add(node)
         outputs.append(node)
     plan.roots |= given

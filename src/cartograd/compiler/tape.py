@@ -192,6 +192,10 @@ class Tape:
             top = memo[(node.id, start[2])]
         return top
 
+    def flops(self) -> int:
+        """Operations on one element."""
+        return sum(step.op.flops for step in self.steps if isinstance(step, Apply))
+
     def emit(self, b: Builder, number: int, values: Mapping[int, Value]) -> Value:
         """The code of a step that is no load, given the values of the steps before."""
         step = self.steps[number]

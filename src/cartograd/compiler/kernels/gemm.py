@@ -19,7 +19,7 @@ from typing import Protocol
 
 from ...dtype import bool_
 from ...errors import UsageError
-from ..ir import Builder, Index, Module, Value, register_dtype
+from ..ir import Builder, Index, Module, Value, memory_type, register_dtype
 from .gemm_pack import Panels
 from .gemm_plan import (
     CHUNKS,
@@ -38,7 +38,7 @@ from .gemm_tile import Tile, dot_products, multiply, span, zero_sums
 
 __all__ = ["Core", "Epilogue", "Matmul", "MatmulCode", "Phase", "emit_matmul"]
 
-INLINED = 150  # instructions of an epilogue that may be written behind every vector of a tile
+INLINED = 500  # instructions of an epilogue that may be written behind every vector of a tile
 PACKED = 30_000  # elements that are worth a chunk of packing
 
 
@@ -126,6 +126,7 @@ class _Writer:
         self.module, self.name = module, name
         self.problem, self.plan, self.epilogue = problem, plan, epilogue
         self.kind = register_dtype(problem.dtype)
+        self.parts = 0  # functions that hand on sums
         # Panels of a, panels of b and sums that wait lie one after the other in scratch.
         names = ("b", "a") if problem.axis == "m" else ("a", "b")
         size = self.kind.itemsize
@@ -391,17 +392,43 @@ class _Writer:
             with b.when(b.not_(overlapping)):
                 inline()
         with b.when(overlapping):
-            copy = b.variable(self.kind, len(sums) * tile.lanes).pointer
+            copy = b.array(len(sums) * tile.lanes, memory_type(self.kind))
             for k, sum_ in enumerate(sums):
                 b.store(sum_, b.offset(copy, k * tile.lanes, self.kind.itemsize))
-            with b.loop(skipped_rows, tile.rows) as i:
-                for first, stop, mask in self._parts(b, tile, skipped_columns):
-                    with span(b, first, stop) as j:
-                        inside = b.imul(b.iadd(b.imul(i, tile.vectors), j), tile.lanes)
-                        place = b.offset(copy, inside, self.kind.itemsize)
-                        x = b.load(place, self.kind, tile.lanes)
-                        end = b.iadd(column, b.imul(j, tile.lanes))
-                        self._store(b, at.batch, b.iadd(row, i), end, x, mask)
+            self._behind(b, tile, copy, at.batch, (row, column), (skipped_rows, skipped_columns))
+
+    def _behind(
+        self,
+        b: Builder,
+        tile: Tile,
+        copy: str,
+        batch: tuple[Index, ...],
+        start: tuple[Index, Index],
+        skipped: tuple[Index, Index],
+    ) -> None:
+        """Call a function that hands on a copy of a tile's sums.
+
+        In the kernel itself, its constants would take registers from the sums.
+        """
+        self.parts += 1
+        name = f"{b.name}_behind{self.parts}"
+        used = [p for p in b.params if p not in ("a", "b", "scratch")]
+        places = [f"batch{k}" for k in range(len(batch))]
+        integers = ["row", "column", "skipped_rows", "skipped_columns", *places]
+        inner = self.module.function(name, ["copy", *used], integers)
+        row, column = inner.integers["row"], inner.integers["column"]
+        first_row = inner.integers["skipped_rows"]
+        at = tuple([inner.integers[k] for k in places])
+        with inner.loop(first_row, tile.rows) as i:
+            for first, stop, mask in self._parts(inner, tile, inner.integers["skipped_columns"]):
+                with span(inner, first, stop) as j:
+                    inside = inner.imul(inner.iadd(inner.imul(i, tile.vectors), j), tile.lanes)
+                    place = inner.offset(inner.params["copy"], inside, self.kind.itemsize)
+                    x = inner.load(place, self.kind, tile.lanes)
+                    end = inner.iadd(column, inner.imul(j, tile.lanes))
+                    self._store(inner, at, inner.iadd(row, i), end, x, mask)
+        inner.finish()
+        b.call(name, [copy, *(b.params[p] for p in used), *start, *skipped, *batch])
 
     def _parts(
         self, b: Builder, tile: Tile, skipped: Index
