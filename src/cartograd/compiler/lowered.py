@@ -42,7 +42,7 @@ class Lowered:
     def __init__(
         self, name: str, step: Step, copies: Copies, donated: Sequence[int], options: Options
     ) -> None:
-        self.name, self.options = name, options
+        self.name, self.options = name.rpartition("<locals>.")[2], options
         self._step, self._copies, self._donated = step, copies, tuple(donated)
         self._built = lower_step(step, donated, checked(options, step, copies, donated))
         self.graph: Graph = step.graph
