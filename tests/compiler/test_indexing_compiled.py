@@ -1,4 +1,4 @@
-"""Indexing in compiled functions: errors of indices, and results that have no elements."""
+"""Indexing in compiled functions: errors of indices, empty results, and what is written over."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 
 import cartograd as cg
+from cartograd.compiler import Options
+from cartograd.compiler.llvm import host_cpu
+from cartograd.compiler.lower import lower
+from cartograd.compiler.rewrite import rewrite
 from cartograd.errors import IndexOutOfRangeError
 
 Array = np.ndarray[Any, Any]
@@ -87,3 +91,120 @@ def test_a_loop_that_carries_nothing_still_runs() -> None:
     carry, sums = cg.compile(f)(x)
     assert carry.shape == (0,)
     np.testing.assert_array_equal(sums.numpy(), [[1.0, 3.0], [3.0, 7.0]])
+
+
+# --- scatters that write over what is there ------------------------------------------------------
+
+
+def then(x: Any, i: Any, u: Any) -> Any:
+    return cg.abs(cg.abs(x).at[i].add(u).at[i].set(2 * u))
+
+
+def and_before(x: Any, i: Any, u: Any) -> Any:
+    y = cg.abs(x)
+    return y.at[i].add(u) + y
+
+
+def both(x: Any, i: Any, u: Any) -> Any:
+    y = cg.abs(x)
+    return y.at[i].add(u), y
+
+
+def from_itself(x: Any, i: Any, u: Any) -> Any:
+    y = cg.abs(x)
+    return y.at[i].set(y[i][::-1])
+
+
+def of_an_argument(x: Any, i: Any, u: Any) -> Any:
+    return x.at[i].add(u)
+
+
+def through_views(x: Any, i: Any, u: Any) -> Any:
+    return cg.abs(x).T.at[:, i].set(u.T).T
+
+
+def twice(x: Any, i: Any, u: Any) -> Any:
+    y = cg.abs(x).at[i].add(u)
+    return y, y.at[i].set(u)
+
+
+def in_a_loop(x: Any, i: Any, u: Any) -> Any:
+    def step(x: Any, k: Any) -> Any:
+        return cg.abs(x).at[k].add(u), x.sum()
+
+    return cg.scan(step, x, cg.stack([i, i + 1]))
+
+
+WRITING = (then, and_before, both, from_itself, of_an_argument, through_views, twice, in_a_loop)
+WAYS = (Options(), Options(reuse=False), Options(fuse=False))
+
+
+def given(dtype: Any = cg.float32) -> list[Any]:
+    rng = np.random.default_rng(0)
+    x, u = (cg.asarray(rng.standard_normal(shape), dtype=dtype) for shape in ((7, 9), (3, 9)))
+    return [x, cg.asarray([4, 0, 5]), u]
+
+
+@pytest.mark.parametrize("dtype", [cg.float32, cg.float16])
+@pytest.mark.parametrize("options", WAYS)
+@pytest.mark.parametrize("f", WRITING)
+def test_scatters_are_what_they_are_eagerly(f: Any, options: Options, dtype: Any) -> None:
+    args = given(dtype)
+    expected, got = f(*args), cg.compile(f, options=options)(*args)
+    pairs = zip(got, expected, strict=True) if isinstance(got, tuple) else [(got, expected)]
+    for y, z in pairs:
+        np.testing.assert_allclose(y.numpy(), z.numpy(), rtol=1e-6 if dtype == cg.float32 else 2e-3)
+
+
+def kernels(f: Any, *, donated: tuple[int, ...] = ()) -> list[str]:
+    """The names of the kernels of a function, in order."""
+    graph = rewrite(cg.trace(f)(*given())).graph
+    return [k.name for k in lower(graph, cpu=host_cpu(), donated=donated).kernels]
+
+
+def test_a_value_that_nothing_needs_any_more_is_written_over() -> None:
+    checks = {f: sum("_check" in name for name in kernels(f)) for f in WRITING}
+    assert checks[then] == 2
+    assert checks[from_itself] == checks[through_views] == checks[twice] == 1
+    assert checks[both] == checks[of_an_argument] == 0
+    assert [n[:7] for n in kernels(of_an_argument, donated=(0,))][-2:] == ["scatter"] * 2
+
+
+def test_a_state_is_written_over_and_kept_when_an_index_is_bad() -> None:
+    x, i, u = given()
+    state = cg.Parameter(x)
+
+    def step(i: Any, u: Any) -> Any:
+        state.assign(state.at[i].add(u))
+        return cg.sum(u)
+
+    compiled, expected = cg.compile(step), x.numpy().copy()
+    for _ in range(2):
+        compiled(i, u)
+        expected[i.numpy()] += u.numpy()
+        np.testing.assert_array_equal(state.numpy(), expected)
+    with pytest.raises(IndexOutOfRangeError, match="index 7"):
+        compiled(cg.asarray([0, 7, 1]), u)
+    np.testing.assert_array_equal(state.numpy(), expected)
+    compiled(i, u)
+    assert not np.array_equal(state.numpy(), expected)
+
+
+def test_a_donated_argument_is_written_over() -> None:
+    x, i, u = given()
+    expected = of_an_argument(x, i, u).numpy()
+    y = cg.compile(of_an_argument, donate=(0,))(x, i, u)
+    np.testing.assert_array_equal(y.numpy(), expected)
+
+
+def test_results_in_another_shape_are_not_copied() -> None:
+    x = cg.asarray(np.arange(6.0))
+
+    def f(x: Any) -> Any:
+        y = cg.sin(x)
+        return cg.reshape(y, (2, 3)), y, cg.reshape(x, (3, 2)), cg.reshape(y, (3, 2))
+
+    for got, expected in zip(cg.compile(f)(x), f(x), strict=True):
+        np.testing.assert_allclose(got.numpy(), expected.numpy(), rtol=1e-15)
+    alone = rewrite(cg.trace(lambda x: cg.reshape(cg.sin(x), (2, 3)))(x)).graph
+    assert len(lower(alone, cpu=host_cpu()).kernels) == 1

@@ -112,6 +112,7 @@ class Opaque:
     fails: bool = False
     groups: tuple[int, ...] = ()  # how many axes of the output are in each of the epilogue's three
     epilogue: Stage | None = None  # elementwise values of the output, over those three axes
+    over: Opaque | None = None  # the same, whose output is in the memory of the first input
 
     def reads(self) -> list[Node]:
         """The leaves it reads."""

@@ -156,10 +156,10 @@ class FunctionLowering:
         found: dict[int, int] = {}
         free = list(donated)
         for k in results:
-            node = self.outputs[k]
+            node = self.graph.outputs[k]
             for i in free:
                 x = self.graph.inputs[i]
-                if x.shape == node.shape and x.dtype == node.dtype:
+                if x.aval == node.aval:
                     found[k] = i
                     free.remove(i)
                     break
@@ -214,8 +214,9 @@ class FunctionLowering:
                 last[buffer] = max(last.get(buffer, k), k)
         fallible = [k for k, kernel in enumerate(order) if self._fallible(k, kernel)]
         end = len(order)
+        last.update(dict.fromkeys(self.outputs, end))
+        beneath = self._overwritten(first, last, targets)
         for position, node in enumerate(self.outputs):
-            last[node] = end
             if node.size == 0:
                 self.places[node] = Place(self.result_entry.get(position, 0))
                 continue
@@ -224,14 +225,21 @@ class FunctionLowering:
                 late = first[node] >= max(fallible, default=-1)
                 if late and self._in_place(order, first[node], node, given, readers):
                     self.places[node] = targets[node]
+                    self._write_over(first[node], given)
                 else:
                     self.copies.append((node, targets[node]))
             else:
                 self.places[node] = Place(self.result_entry[position])
+        for node, base in reversed(beneath.items()):
+            last[base] = last[node]
+            if node in self.places:
+                self.places[base] = self.places[node]
         lives: list[memory.Life] = []
         for k, kernel in enumerate(order):
             for buffer in kernel.writes():
                 if buffer in self.places or first[buffer] != k or buffer.size == 0:
+                    continue
+                if buffer in beneath:
                     continue
                 if self._local(kernel, buffer, readers, k, last):
                     self.local.add(buffer)
@@ -243,8 +251,36 @@ class FunctionLowering:
                 lives.append(memory.Life(("scratch", k), extra, k, k))
         plan = memory.plan(lives, self.shared.options.reuse)
         self.offsets = plan.offsets
+        for node, base in beneath.items():
+            if node not in self.places:
+                self.offsets[node] = self.offsets[base]
         self._note_buffers(lives, first, last)
         return plan.size
+
+    def _overwritten(
+        self, first: Mapping[Node, int], last: Mapping[Node, int], targets: Mapping[Node, Place]
+    ) -> dict[Node, Node]:
+        """Values that kernels write over ones which nothing needs any more: new -> old, in order.
+
+        Values that take over given memory are none of these.
+        """
+        found: dict[Node, Node] = {}
+        for k, kernel in enumerate(self.order):
+            if not isinstance(kernel, Opaque) or kernel.over is None:
+                continue
+            base, node = kernel.inputs[0].leaf, kernel.outputs[0]
+            dies = base in first and last[base] == k and self.shared.options.reuse
+            if dies and node not in targets and node.size:
+                self._write_over(k, base)
+                found[node] = base
+        return found
+
+    def _write_over(self, k: int, base: Node) -> None:
+        """Have kernel k write its output over a value, if that is what it can do."""
+        kernel = self.order[k]
+        over = kernel.over if isinstance(kernel, Opaque) else None
+        if over is not None and over.inputs[0].leaf is base:
+            self.order[k] = over
 
     def _note_buffers(
         self, lives: Sequence[memory.Life], first: Mapping[Node, int], last: Mapping[Node, int]
@@ -288,7 +324,8 @@ class FunctionLowering:
             return True
         kernel = order[k]
         if isinstance(kernel, Opaque):
-            return self._in_place_behind(kernel, buffer, given)
+            over = kernel.over is not None and kernel.inputs[0].leaf is given
+            return over or self._in_place_behind(kernel, buffer, given)
         if not isinstance(kernel, Nest):
             return False
         number = next(

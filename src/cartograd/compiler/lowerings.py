@@ -7,6 +7,7 @@ gives the operands as strided views of memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from math import copysign, prod
 from typing import Any
 
@@ -251,17 +252,19 @@ def _scatter(node: Node, operands: list[Operand], outputs: list[Node], add: bool
     own = [operands[1], *used] if zero else [operands[0], operands[1], *used]
     if zero:  # for the error that a bad index raises any array of the shape will do
         operands = [Operand(operands[1].leaf, operands[1].offset, (0,) * x.ndim), *operands[1:]]
-    return _opaque(
-        node,
-        "scatter",
-        spec,
-        own,
-        outputs,
-        _writer(emit_scatter, spec),
-        x.size + updates.size,
-        operands,
-        True,
-    )
+    cost = x.size + updates.size
+    made = _opaque(
+        node, "scatter", spec, own, outputs, _writer(emit_scatter, spec), cost, operands, True
+    )  # fmt: skip
+    leaf = operands[0].leaf
+    read = any(operand.leaf is leaf for operand in operands[1:])
+    if not zero and not read and operands[0] == Operand(leaf, 0, contiguous(x.shape)):
+        over = replace(spec, in_place=True)
+        made.over = _opaque(
+            node, "scatter", over, own[1:], outputs, _writer(emit_scatter, over), updates.size,
+            operands, True,
+        )  # fmt: skip
+    return made
 
 
 @lowers(scatter_add)
