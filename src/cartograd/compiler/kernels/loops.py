@@ -230,12 +230,13 @@ class _Emitter:
 
     def _score(self, stage: Stage, var: int) -> int:
         """How well an access pattern suits vectors along a loop."""
+        inner = self.nest.outer if len(stage.extents) > self.nest.outer else 0
         total = 0
-        for step in stage.tape.steps:
-            if isinstance(step, Load) and step.leaf not in self.made:
+        for step in stage.tape.steps:  # what is read once an iteration counts for nothing
+            if isinstance(step, Load) and any(v >= inner for v, _ in step.offset.terms):
                 total += _suits(dict(step.offset.terms).get(var, 0))
         for root in stage.roots:
-            if var < root.kept:
+            if var < root.kept and root.kept > inner:
                 total += 2 * _suits(dict(root.store.terms).get(var, 0))
         return total
 
