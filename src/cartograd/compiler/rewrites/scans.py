@@ -15,6 +15,7 @@ from typing import Any, cast
 from ...graph import Graph, Node, toposort
 from ...ops.control import scan
 from ...ops.op import OUTPUT, Op, input_node
+from ...ops.transcendental import TRANSCENDENTAL
 from .walk import Found, Rule, Walk, key_of, nested
 
 __all__ = ["Parts", "join_rule", "keep_rule", "outputs_of", "scan_node"]
@@ -22,6 +23,7 @@ __all__ = ["Parts", "join_rule", "keep_rule", "outputs_of", "scan_node"]
 Params = Mapping[str, Any]
 Nodes = tuple[Node, ...]
 CHEAP = frozenset({"elementwise", "movement", "leaf", "creation"})
+SMALL = 1 << 15  # elements of a step's result that is still in a cache when the way back reads it
 
 
 def _scans(graph: Graph) -> list[list[Node]]:
@@ -198,6 +200,13 @@ def keep_rule(graph: Graph, regions: Mapping[Node, int]) -> Rule | None:
     return Rule("keep", apply, (scan,))
 
 
+def _cheap(node: Node) -> bool:
+    """Whether computing a node again costs less than keeping it."""
+    if node.op.family == "elementwise" and node.op.flops >= TRANSCENDENTAL:
+        return node.size > SMALL
+    return node.op.family in CHEAP
+
+
 def _again(first: Node, second: Node, regions: Mapping[Node, int]) -> dict[Node, Node]:
     """Costly nodes of the second scan's body, each with the node of the first's that it repeats."""
     same = _repeats(first, second)
@@ -208,7 +217,7 @@ def _again(first: Node, second: Node, regions: Mapping[Node, int]) -> dict[Node,
             uses.setdefault(x, []).append(node)
     found: dict[Node, Node] = {}
     for node, of in same.items():
-        if node.op.family in CHEAP or of in regions or not node.inputs or node.avals is not None:
+        if _cheap(node) or of in regions or not node.inputs or node.avals is not None:
             continue
         if node.op is OUTPUT:  # of a loop inside: what it keeps would be kept for every step
             continue
