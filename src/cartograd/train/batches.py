@@ -14,7 +14,7 @@ from ..namespace.creation import asarray
 from ..tensor import Tensor
 from .packing import Array
 
-__all__ = ["Batch", "Batches", "count_examples", "split_batch", "to_array"]
+__all__ = ["Batch", "Batches", "count_examples", "split_batch", "to_arrays"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def split_batch(batch: Any, *, with_target: bool = True) -> Batch:
     >>> split_batch({"x": np.zeros((2, 3)), "target": np.zeros(2)}).kwargs["x"].shape
     (2, 3)
     """
-    whole = tree.map(_as_tensor, batch)
+    whole = _as_tensors(batch)
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = {}
     target: Any = None
@@ -75,13 +75,25 @@ def count_examples(value: Any) -> int:
     return 1
 
 
-def to_array(value: Any) -> Array:
-    """Return the NumPy value of a Tensor or an array.
+def to_arrays(value: Any) -> Any:
+    """Return a tree of Tensors, arrays and numbers with NumPy arrays for them.
 
-    >>> to_array(asarray([1.0])).tolist()
+    >>> to_arrays({"x": asarray([1.0])})["x"].tolist()
     [1.0]
     """
+    return value.numpy() if type(value) is Tensor else tree.map(_to_array, value)
+
+
+def _to_array(value: Any) -> Array:
     return value.numpy() if isinstance(value, Tensor) else np.asarray(value)
+
+
+def _as_tensors(batch: Any) -> Any:
+    if type(batch) is tuple:  # the usual case, and the quick way
+        parts = cast("tuple[Any, ...]", batch)
+        if all(type(part) in (Tensor, np.ndarray) for part in parts):
+            return tuple([_as_tensor(part) for part in parts])
+    return tree.map(_as_tensor, batch)
 
 
 def _as_tensor(leaf: Any) -> Any:

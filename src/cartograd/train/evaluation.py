@@ -13,7 +13,7 @@ from .. import tree
 from ..errors import DataError
 from ..nn import Module
 from ..tensor import no_grad
-from .batches import split_batch, to_array
+from .batches import split_batch, to_arrays
 from .ema import EMA
 from .engine import Looks
 from .metrics import Metric
@@ -64,7 +64,7 @@ def evaluate(
                 return None
             batch = split_batch(raw)
             loss, output = looks.evaluate(batch)
-            values = (tree.map(to_array, output), tree.map(to_array, batch.target))
+            values = (to_arrays(output), to_arrays(batch.target))
             for metric in mine:
                 metric.update(*values, loss=float(loss.item()))
             seen += 1
@@ -79,7 +79,7 @@ def predict(looks: Looks, model: Module, ema: EMA | None, loader: Iterable[Any])
     with evaluating(model, ema):
         for raw in loader:
             output = looks.predict(split_batch(raw, with_target=False))
-            outputs.append(tree.map(to_array, output))
+            outputs.append(to_arrays(output))
     if not outputs:
         raise DataError("the loader gave no batches, so there is nothing to predict")
 

@@ -15,11 +15,10 @@ from pathlib import Path
 from signal import Signals
 from typing import Any, NoReturn
 
-from .. import tree
 from ..errors import DataError, FileFormatError, NonFiniteError, UsageError
 from ..record import EVENTS, Event, Recorder
 from ..tensor import Tensor
-from .batches import Batch, Batches, split_batch, to_array
+from .batches import Batch, Batches, split_batch, to_arrays
 from .callbacks import Callback
 from .checkpoint import Checkpoint, load_latest, save_checkpoint
 from .compiled import CompiledSteps
@@ -29,6 +28,7 @@ from .folder import RunFolder
 from .interrupt import StopSignals
 from .metrics import MeanLoss
 from .moment import (
+    Changing,
     Moment,
     describe_non_finite,
     load_model_state,
@@ -187,9 +187,10 @@ class Fit:
         self._epoch_began = time.monotonic()
         self.model.train()
         batches = self.batches.epoch(self.position.epoch)
+        changing = Changing.of(self.batches, self.model, self._engine.buffers)
         with contextlib.closing(batches):
             while signals.requested is None:
-                before = Moment.take(self.batches, self.model, self._engine.buffers)
+                before = changing.now()
                 raw = next(batches, _END)
                 if raw is _END:
                     if not self.position.batch and not self.position.step:
@@ -216,7 +217,7 @@ class Fit:
         position.expected, position.examples = expected, examples
         position.batch += 1
         position.pending += 1
-        outputs, target = tree.map(to_array, ran.output), tree.map(to_array, batch.target)
+        outputs, target = to_arrays(ran.output), to_arrays(batch.target)
         for metric in (*self.plan.metrics, self._interval):
             metric.update(outputs, target, loss=value)
         self.emit("batch", epoch=position.epoch, batch=position.batch, loss=value)
@@ -281,7 +282,7 @@ class Fit:
         """
         position = self.position
         if position.pending:  # the epoch's last update, of fewer batches than the others
-            before = Moment.take(self.batches, self.model, ())
+            before = Changing.of(self.batches, self.model, ()).now()
             norm = self._engine.close(self._scale(position.expected, position.examples))
             self._check(norm, before)
             self._update(norm)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,13 +13,15 @@ from ..errors import UsageError
 from ..namespace.creation import asarray
 from ..nn import Module
 from ..optim import Optimizer
+from ..random import Generator
 from ..tensor import State, Tensor
 from .batches import Batch, Batches
 from .ema import EMA
 from .packing import Array
-from .rng import get_random_state, set_random_state
+from .rng import generators_of, random_state, set_random_state
 
 __all__ = [
+    "Changing",
     "Moment",
     "describe_non_finite",
     "load_model_state",
@@ -42,16 +44,6 @@ class Moment:
     buffers: list[tuple[State, Tensor]]
     gradients: list[tuple[State, Tensor | None]]
 
-    @staticmethod
-    def take(batches: Batches, model: Module, buffers: Iterable[State]) -> Moment:
-        """Return the present state, with that of these Buffers."""
-        return Moment(
-            batches.state_dict(),
-            get_random_state(model),
-            _values(buffers),
-            [(parameter, parameter.grad) for parameter in model.parameters()],
-        )
-
     def with_buffers(self, buffers: Iterable[State]) -> Moment:
         """Return this moment with the present values of these Buffers."""
         return replace(self, buffers=_values(buffers))
@@ -63,6 +55,30 @@ class Moment:
             buffer.assign(value)
         for parameter, gradient in self.gradients:
             parameter.grad = gradient
+
+
+@dataclass(frozen=True, slots=True)
+class Changing:
+    """What a batch may change, looked up once an epoch."""
+
+    batches: Batches
+    generators: Mapping[str, Generator]
+    buffers: Sequence[State]
+    parameters: Sequence[State]
+
+    @staticmethod
+    def of(batches: Batches, model: Module, buffers: Sequence[State]) -> Changing:
+        """Look it up."""
+        return Changing(batches, generators_of(model), buffers, list(model.parameters()))
+
+    def now(self) -> Moment:
+        """Take its present state."""
+        return Moment(
+            self.batches.state_dict(),
+            random_state(self.generators),
+            _values(self.buffers),
+            [(parameter, parameter.grad) for parameter in self.parameters],
+        )
 
 
 def _values(buffers: Iterable[State]) -> list[tuple[State, Tensor]]:

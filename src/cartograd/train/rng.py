@@ -11,7 +11,14 @@ import numpy as np
 from .. import random
 from ..nn import Module
 
-__all__ = ["compact", "get_random_state", "seed_everything", "set_random_state"]
+__all__ = [
+    "compact",
+    "generators_of",
+    "get_random_state",
+    "random_state",
+    "seed_everything",
+    "set_random_state",
+]
 
 
 def seed_everything(seed: int) -> None:
@@ -34,11 +41,16 @@ def get_random_state(model: Module | None = None) -> dict[str, Any]:
     >>> a == np.random.rand()
     True
     """
+    return random_state(generators_of(model))
+
+
+def random_state(generators: Mapping[str, random.Generator]) -> dict[str, Any]:
+    """Return the state of the global generators, and of these, which `generators_of` found."""
     return {
         "cartograd": random.default_generator.get_state(),
         "python": python_random.getstate(),
         "numpy": np.random.get_state(legacy=False),  # noqa: NPY002
-        "model": {path: found.get_state() for path, found in _generators(model).items()},
+        "model": {path: found.get_state() for path, found in generators.items()},
     }
 
 
@@ -58,12 +70,17 @@ def set_random_state(state: Mapping[str, Any], model: Module | None = None) -> N
     version, words, gauss = state["python"]
     python_random.setstate((version, tuple(int(word) for word in words), gauss))
     np.random.set_state(state["numpy"])  # noqa: NPY002
-    for path, found in _generators(model).items():
+    for path, found in generators_of(model).items():
         if path in state["model"]:
             found.set_state(state["model"][path])
 
 
-def _generators(model: Module | None) -> dict[str, random.Generator]:
+def generators_of(model: Module | None) -> dict[str, random.Generator]:
+    """Return the generators that parts of `model` hold, by path.
+
+    >>> generators_of(None)
+    {}
+    """
     found: dict[str, random.Generator] = {}
     for path, module in model.named_modules() if model is not None else ():
         for name, value in vars(module).items():
