@@ -173,6 +173,22 @@ def _cond(x: Any, w: Any) -> Any:
     return cg.cond(cg.sum(x) > 0, lambda a, b: (a * 1.0, b), lambda a, b: (b, a), x, w)[0]
 
 
+def _row(n: int) -> Node:
+    return constant(np.arange(n)[:, None])
+
+
+def _one_of_each_row(x: Node, m: Node, s: Node, i: Node) -> Node:
+    """One element a row of what is computed from x and from numbers for each row and for all."""
+    wide = [broadcast(y, shape=x.shape) for y in (m, s)]
+    return gather(e.exp((x - wide[0]) * wide[1]), _row(4), i, axes=(0, 1))
+
+
+def _pixels(x: Node, m: Node, i: Node) -> Node:
+    """One channel of each pixel."""
+    grid = [constant(np.broadcast_to(a, (2, 1, 3))) for a in np.ogrid[:2, :1, :3]]
+    return gather(x - broadcast(m, shape=x.shape), grid[0], i, grid[2], axes=(0, 1, 2))
+
+
 def _at_maxima(op: Any, c: Node, x: Node) -> Node:
     """A mask as numbers, picked or put at the maxima of pairs, as a mask again."""
     moved = op(
@@ -424,6 +440,27 @@ CASES = (
     ),
     Case("mask", "cast", lambda c, x: _at_maxima(window_pick, c, x), (((4, 6), "bool"), ((4, 6),))),
     Case("mask", "cast", lambda c, x: _at_maxima(window_put, c, x), (((4, 3), "bool"), ((4, 6),))),
+    Case("gather-before", None, lambda x, i: gather(-x, i, axes=(0,)), (C, ((1,), "int64"))),
+    Case("gather-before", None, lambda x, i: gather(-x, i, axes=(2,)), (C, ((2,), "int64"))),
+    Case(
+        "gather-before",
+        None,
+        lambda x, i: gather(cast(x, dtype=np.dtype("float64")), i, axes=(1,)),
+        (((2, 5, 3),), ((2,), "int64")),
+    ),
+    Case(
+        "gather-before",
+        None,
+        lambda x, m, i: gather(e.maximum(x, broadcast(m, shape=x.shape)), i, axes=(1,)),
+        (((2, 5, 3),), ((2, 1, 3),), ((1, 2), "int64")),
+    ),
+    Case(
+        "gather-before",
+        None,
+        _one_of_each_row,
+        (((4, 6),), ((4, 1),), ((1,),), ((4, 1), "int64")),
+    ),
+    Case("gather-before", None, _pixels, (((2, 5, 3),), ((2, 1, 3),), ((2, 1, 3), "int64"))),
     Case("consecutive", "gather", lambda x: gather(x, constant(np.arange(2, 9)), axes=(0,)), S),
     Case(
         "consecutive",

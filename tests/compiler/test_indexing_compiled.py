@@ -208,3 +208,61 @@ def test_results_in_another_shape_are_not_copied() -> None:
         np.testing.assert_allclose(got.numpy(), expected.numpy(), rtol=1e-15)
     alone = rewrite(cg.trace(lambda x: cg.reshape(cg.sin(x), (2, 3)))(x)).graph
     assert len(lower(alone, cpu=host_cpu()).kernels) == 1
+
+
+# --- losses of class numbers ---------------------------------------------------------------------
+
+LOSSES: tuple[tuple[tuple[int, ...], dict[str, Any]], ...] = (
+    ((6, 5), {}),
+    ((6, 5), {"reduction": "none"}),
+    ((6, 5), {"ignore_index": 2, "reduction": "sum"}),
+    ((6, 5), {"label_smoothing": 0.1}),
+    ((2, 5, 3, 4), {"ignore_index": 1}),
+    ((5,), {}),
+)
+
+
+def loss_and_gradient(options: dict[str, Any]) -> Any:
+    def f(x: Any, y: Any) -> Any:
+        def loss(x: Any) -> Any:
+            return cg.sum(cg.nn.functional.cross_entropy(cg.tanh(x) * 3, y, **options))
+
+        return cg.value_and_grad(loss)(x)
+
+    return f
+
+
+def labels(shape: tuple[int, ...]) -> Array:
+    rng = np.random.default_rng(1)
+    return rng.integers(0, 5, (*shape[:1], *shape[2:]) if len(shape) > 1 else ())
+
+
+@pytest.mark.parametrize(("shape", "options"), LOSSES, ids=str)
+def test_cross_entropy_is_what_it_is_eagerly(
+    shape: tuple[int, ...], options: dict[str, Any]
+) -> None:
+    x = cg.asarray(np.random.default_rng(0).standard_normal(shape))
+    y = cg.asarray(labels(shape))
+    f = loss_and_gradient(options)
+    for got, expected in zip(cg.compile(f)(x, y), f(x, y), strict=True):
+        np.testing.assert_allclose(got.numpy(), expected.numpy(), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(("shape", "options"), LOSSES, ids=str)
+@pytest.mark.parametrize("wrong", [5, -1])
+def test_cross_entropy_refuses_a_label_that_is_no_class(
+    shape: tuple[int, ...], options: dict[str, Any], wrong: int
+) -> None:
+    x, y = cg.ones(shape), np.array(labels(shape))
+    y.reshape(-1)[-1] = wrong
+    with pytest.raises(IndexOutOfRangeError, match=rf"index {wrong} is out of range"):
+        cg.compile(loss_and_gradient(options))(x, cg.asarray(y))
+
+
+def test_the_loss_takes_its_logits_before_the_logarithms() -> None:
+    x, y = cg.ones((32, 100)), cg.asarray(np.arange(32))
+    graph = rewrite(cg.trace(lambda x, y: cg.nn.functional.cross_entropy(x, y))(x, y)).graph
+    (taken,) = [node for node in graph.nodes if node.op.name == "gather"]
+    assert taken.inputs[0] is graph.inputs[0]
+    names = [k.name for k in lower(graph, cpu=host_cpu()).kernels]
+    assert not [name for name in names if "scatter" in name]

@@ -17,8 +17,9 @@ from cartograd.errors import UsageError
 from cartograd.evaluate import run
 from cartograd.graph import Graph, Node
 from cartograd.ops import elementwise as e
-from cartograd.ops.movement import reshape
-from cartograd.ops.op import argument, like
+from cartograd.ops.index import gather
+from cartograd.ops.movement import broadcast, reshape
+from cartograd.ops.op import argument, constant, like
 from cartograd.ops.reduce import sum_op
 from cartograd.tensor import wrap
 from cartograd.trace import tracing
@@ -75,6 +76,21 @@ KEPT = (
 def test_what_would_change_a_value_stays(op: str, f: Callable[..., Any]) -> None:
     graph = build(f, ((13,),))
     assert count(rewrite(graph).graph, op) == count(graph, op)
+
+
+GATHERED: tuple[Callable[..., Any], ...] = (
+    lambda x, y, i: gather(x * y, i, axes=(0,)),  # a gather for each
+    lambda x, y, i: gather(x + broadcast(y, shape=x.shape), i, axes=(0,)),
+    lambda x, y, i: (lambda z: (gather(z, i, axes=(0,)), z))(e.exp(x)),  # computed twice
+    lambda x, y, i: gather(-x, constant(np.array([0, 1, 0, 2, 1])), axes=(0,)),  # no fewer
+)
+
+
+@pytest.mark.parametrize("f", GATHERED)
+def test_what_is_no_cheaper_gathered_first_is_gathered_last(f: Callable[..., Any]) -> None:
+    shape = (6, 1) if f is GATHERED[1] else (6, 4)
+    graph = build(f, ((6, 4),), (shape,), ((2,), "int64"))
+    assert applied(rewrite(graph), "gather-before") == 0
 
 
 # --- whole graphs ---------------------------------------------------------------------------------

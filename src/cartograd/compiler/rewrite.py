@@ -19,6 +19,7 @@ from ..evaluate import run
 from ..graph import Graph, Node, Origin, set_mode
 from .rewrites.algebra import ALGEBRA, MASKED, PERMUTED
 from .rewrites.expand import EXPAND, SPLIT
+from .rewrites.gathers import BEFORE
 from .rewrites.loops import DESCEND, LOOPS
 from .rewrites.masks import INTO, MASKS
 from .rewrites.products import PRODUCTS, SWAP
@@ -74,6 +75,7 @@ COUNTED: tuple[Rule, ...] = (
     PERMUTED,
     MASKED,
     INTO,
+    BEFORE,
 )  # those that ask how often a node is used
 
 
