@@ -119,7 +119,7 @@ def from_bytes(data: bytes) -> NativeProgram:
         ),
         (),
         (),
-        {k: i for k, i in header["donated"]},
+        dict(header["donated"]),
         header["traffic"],
         header["parallel"],
     )

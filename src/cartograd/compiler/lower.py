@@ -30,7 +30,8 @@ from .describe import (
 from .ir import Module
 from .kernel import Host, Kernel, Loop, Nest, Opaque, Operand
 from .kernels.epilogue import Fused, Target
-from .kernels.loops import ROW, NestCode, collapse, emit_nest, nest_chunks, nest_key, work
+from .kernels.loops import ROW, NestCode, emit_nest, nest_chunks
+from .kernels.nests import collapse, nest_key, work
 from .kernels.strided import KernelCode
 from .options import Options
 from .program import BufferInfo, HostCall, KernelInfo, NativeProgram, Slot

@@ -12,7 +12,7 @@ from math import copysign, prod
 from typing import Any
 
 from ..graph import Node
-from ..ops.contract import contract, plan
+from ..ops.contract import Pairs, contract, plan
 from ..ops.conv import conv
 from ..ops.index import gather, scatter_add, scatter_set
 from ..ops.op import CONSTANT, FULL, Op
@@ -104,7 +104,8 @@ def _opaque(
 @lowers(contract)
 def _contract(node: Node, operands: list[Operand], outputs: list[Node]) -> Opaque | None:
     x, y = node.inputs
-    axes, batch = node.params["axes"], node.params["batch"]
+    axes: Pairs = node.params["axes"]
+    batch: Pairs = node.params["batch"]
     p = plan(x.shape, y.shape, axes, batch)
     if 0 in x.shape or 0 in y.shape:
         return None

@@ -479,7 +479,7 @@ def _add(plan: _Plan, node: Node) -> None:
         return
     if op in REDUCERS:
         reducer = REDUCERS[op]
-        axes = node.params["axes"]
+        axes: tuple[int, ...] = node.params["axes"]
         reduced = tuple(node.inputs[0].shape[a] for a in axes)
         if prod(reduced) == 1:  # of one element: the element itself
             with set_mode(staging=True):
@@ -601,7 +601,7 @@ def _pad(plan: _Plan, node: Node) -> None:
 
 
 def _concat(plan: _Plan, node: Node) -> None:
-    axis = node.params["axis"]
+    axis: int = node.params["axis"]
     strides = contiguous(node.shape)
     start = 0
     for x in node.inputs:

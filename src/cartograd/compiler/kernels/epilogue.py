@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from ...graph import Node
@@ -32,7 +33,7 @@ def grouped(offset: Affine, extents: Sequence[int], groups: Sequence[int]) -> Af
         loops = [k for k, g in enumerate(groups) if g == group]
         if not loops:
             continue
-        for outer, inner in zip(loops, loops[1:], strict=False):
+        for outer, inner in pairwise(loops):
             if coefs.get(outer, 0) != coefs.get(inner, 0) * extents[inner]:
                 return None
         last = coefs.get(loops[-1], 0)

@@ -20,8 +20,9 @@ from ..ir import Builder, Index, Module, Value, Variable, memory_type, register_
 from ..kernel import Nest, Root, Stage
 from ..tape import Apply, Cast, Fill, Load, convert
 from ..views import Affine
+from .nests import is_sized, work
 
-__all__ = ["NestCode", "collapse", "emit_nest", "nest_key"]
+__all__ = ["NestCode", "emit_nest", "nest_chunks"]
 
 UNROLL = 4  # accumulators of a reduction's innermost loop, if its body is short
 LONG = 16  # elements of a reduction from which its columns are read a cache line at a time
@@ -39,123 +40,6 @@ class NestCode:
     name: str
     chunks: int
     sized: bool
-
-
-# --- simplification ------------------------------------------------------------------------------
-
-
-def collapse(nest: Nest) -> None:
-    """Make one loop of two adjacent ones wherever every access is the same with one."""
-    p = nest.outer - 1
-    while p >= 1:
-        if all(_joins(stage, p - 1) for stage in nest.stages):
-            for stage in nest.stages:
-                _fuse(stage, p - 1)
-            nest.outer -= 1
-        p -= 1
-    for stage in nest.stages:
-        p = len(stage.extents) - 2
-        while p >= nest.outer:
-            kept = {r.kept for r in stage.roots}
-            if p + 1 not in kept and _joins(stage, p):
-                _fuse(stage, p)
-            p -= 1
-
-
-def _offsets(stage: Stage) -> list[Affine]:
-    found = [step.offset for step in stage.tape.steps if isinstance(step, Load)]
-    return found + [root.store for root in stage.roots]
-
-
-def _joins(stage: Stage, p: int) -> bool:
-    n = stage.extents[p + 1]
-    for offset in _offsets(stage):
-        coefs = dict(offset.terms)
-        if coefs.get(p, 0) != coefs.get(p + 1, 0) * n:
-            return False
-    # A reduction's store says nothing of its reduced loops: they are joined among themselves.
-    return True
-
-
-def _fuse(stage: Stage, p: int) -> None:
-    extents = stage.extents
-    merged = (*extents[:p], extents[p] * extents[p + 1], *extents[p + 2 :])
-
-    def renamed(offset: Affine) -> Affine:
-        terms = tuple((v - 1 if v > p else v, c) for v, c in offset.terms if v != p)
-        return Affine(offset.const, terms)
-
-    stage.tape.steps[:] = [
-        step._replace(offset=renamed(step.offset)) if isinstance(step, Load) else step
-        for step in stage.tape.steps
-    ]
-    stage.extents = merged
-    if stage.kept > p:
-        stage.kept -= 1
-    for root in stage.roots:
-        root.store = renamed(root.store)
-        root.extents = merged
-        if root.kept > p:
-            root.kept -= 1
-
-
-def nest_key(nest: Nest, pointers: Mapping[Node, int]) -> tuple[Any, ...]:
-    """All that the code of a nest depends on; nests with equal keys share it.
-
-    `pointers` numbers the buffers by pointer; a buffer that is not there lives in the nest alone.
-    """
-    sized = is_sized(nest)
-    stages: list[Any] = []
-    local: dict[Node, int] = {}
-    for stage in nest.stages:
-        steps: list[Any] = []
-        for step in stage.tape.steps:
-            if isinstance(step, Load):
-                where = pointers.get(step.leaf, -1)
-                if where < 0:
-                    where = -1 - local.setdefault(step.leaf, len(local))
-                steps.append((where, step.offset, step.dtype.char))
-            elif isinstance(step, Apply):
-                params = tuple(step.params.items()) if step.params else ()
-                steps.append((step.op.name, params, step.args))
-            elif isinstance(step, Cast):
-                steps.append((step.dtype.char, step.arg))
-            else:
-                steps.append((repr(step.value), step.dtype.char))
-        roots: list[Any] = []
-        for root in stage.roots:
-            where = pointers.get(root.buffer, -1)
-            if where < 0:
-                where = -1 - local.setdefault(root.buffer, len(local))
-            name = root.reducer.name if root.reducer else ""
-            roots.append((root.step, root.kept, name, root.store, where, root.buffer.dtype.char))
-        extents = ("n",) if sized else stage.extents
-        stages.append((extents, stage.kept, tuple(steps), tuple(roots)))
-    return (nest.outer, tuple(stages))
-
-
-def is_sized(nest: Nest) -> bool:
-    """Whether a nest is one plain loop, whose length can be given when it runs."""
-    return nest.outer == 1 and all(
-        len(stage.extents) == 1 and all(r.reducer is None for r in stage.roots)
-        for stage in nest.stages
-    )
-
-
-def work(nest: Nest) -> int:
-    """The number of steps on elements that a nest takes."""
-    total = 0
-    for stage in nest.stages:
-        each = sum(
-            step.op.flops if isinstance(step, Apply) else 1
-            for step in stage.tape.steps
-            if not isinstance(step, Fill)
-        )
-        total += prod(stage.extents) * max(1, each)
-    return total
-
-
-# --- emission ------------------------------------------------------------------------------------
 
 
 def emit_nest(
@@ -228,7 +112,7 @@ class _Emitter:
         columns = nest.stages[0].extents[nest.outer - 1]
         return next((f for f in (4, 2) if f <= most and columns >= f * self.lanes), 1)
 
-    def _score(self, stage: Stage, var: int) -> int:
+    def score(self, stage: Stage, var: int) -> int:
         """How well an access pattern suits vectors along a loop."""
         inner = self.nest.outer if len(stage.extents) > self.nest.outer else 0
         total = 0
@@ -251,9 +135,9 @@ class _Emitter:
         reducing = [s for s in nest.stages if len(s.extents) > nest.outer]
         if not reducing:
             return True
-        across = sum(self._score(s, last) for s in reducing)
+        across = sum(self.score(s, last) for s in reducing)
         along = sum(
-            max(self._score(s, v) for v in range(nest.outer, len(s.extents))) for s in reducing
+            max(self.score(s, v) for v in range(nest.outer, len(s.extents))) for s in reducing
         )
         few = all(prod(s.extents[nest.outer :]) <= 4 for s in reducing)
         return across > along or few
@@ -294,7 +178,7 @@ class _Emitter:
             size: Index = b.integers["size"] if self.sized else nest.stages[0].extents[0]
             low = b.imul(begin, each)
             high = b.imin(b.imul(end, each), size)
-            self._vector_loop(0, low, high, self._stages)
+            self.vector_loop(0, low, high, self._stages)
         else:
             each = self._per_chunk()
             low, high = b.imul(begin, each), b.imin(b.imul(end, each), self.iterations)
@@ -314,13 +198,13 @@ class _Emitter:
             return
         n = self.nest.stages[0].extents[var]
         if self.columns and var == self.nest.outer - 1:
-            self._vector_loop(var, 0, n, self._stages)
+            self.vector_loop(var, 0, n, self._stages)
             return
         with self.b.loop(0, n) as i:
             self.index[var] = i
             self._shared(var + 1)
 
-    def _vector_loop(self, var: int, low: Index, high: Index, body: Any) -> None:
+    def vector_loop(self, var: int, low: Index, high: Index, body: Any) -> None:
         """Whole vectors, then the lanes that are left."""
         b, lanes = self.b, self.lanes
         if isinstance(low, int) and isinstance(high, int):
@@ -499,7 +383,7 @@ class _StageEmitter:
 
     def _best(self) -> int | None:
         """The loop to make vectors along, if there is one."""
-        scores = [(self.n._score(self.stage, v), v) for v in self.inner]
+        scores = [(self.n.score(self.stage, v), v) for v in self.inner]
         if not scores:
             return None
         best = max(scores)
@@ -596,7 +480,7 @@ class _StageEmitter:
                         self.n.index[var] = self.b.iadd(i, self.turn * lanes)
                         body()
                 self.turn = 0
-            self.n._vector_loop(var, whole, n, body)
+            self.n.vector_loop(var, whole, n, body)
             return
         whole = n // unroll * unroll if unroll > 1 and n >= 2 * unroll else 0
         if whole:
@@ -621,7 +505,9 @@ class _StageEmitter:
             assert root.reducer is not None
             dtype = register_dtype(root.buffer.dtype)
             start = self.b.const(root.reducer.start(root.buffer.dtype), dtype, lanes)
-            self.accumulators.append([self.b.variable(dtype, lanes, start) for _ in range(self.unroll)])
+            self.accumulators.append(
+                [self.b.variable(dtype, lanes, start) for _ in range(self.unroll)]
+            )
 
     def _element(self) -> None:
         """Everything for one element (or vector of them)."""

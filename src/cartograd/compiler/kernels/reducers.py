@@ -65,11 +65,18 @@ def _extremum(predicate: str) -> Callable[[Builder, Value, Value], Value]:
     return combine
 
 
+def _fixed(value: Any) -> Callable[[DType], Any]:
+    def start(dtype: DType) -> Any:
+        return value
+
+    return start
+
+
 REDUCERS: dict[Op, Reducer] = {
-    sum_op: Reducer("sum", lambda dtype: 0, Builder.add),
-    prod: Reducer("prod", lambda dtype: 1, Builder.mul),
+    sum_op: Reducer("sum", _fixed(0), Builder.add),
+    prod: Reducer("prod", _fixed(1), Builder.mul),
     max_op: Reducer("max", _lowest, _extremum("gt")),
     min_op: Reducer("min", _highest, _extremum("lt")),
-    any_op: Reducer("any", lambda dtype: False, Builder.or_),
-    all_op: Reducer("all", lambda dtype: True, Builder.and_),
+    any_op: Reducer("any", _fixed(False), Builder.or_),
+    all_op: Reducer("all", _fixed(True), Builder.and_),
 }
