@@ -8,14 +8,19 @@
     python benchmarks/stages.py gpt --part seconds       # how long each stage takes
     python benchmarks/stages.py gpt --part schedule --find blocks.0 --lines 20
 
-Workloads are those of `steps.py`. The pages in `docs` show what this prints for gpt.
+    python benchmarks/stages.py --page docs/compiler.md  # what that page shows, anew
+
+Workloads are those of `steps.py`.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import re
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from workloads import build, find
@@ -26,6 +31,9 @@ PARTS = (
     "summary", "graph", "rewrites", "rewritten", "schedule", "memory", "llvm_ir", "optimised_ir",
     "assembly", "profile", "compare", "seconds",
 )  # fmt: skip
+
+
+MEASURED = ("profile", "compare")  # parts that run the program
 
 
 class Reached(Exception):
@@ -84,24 +92,66 @@ def seconds(reached: Reached) -> str:
     return "\n".join(f"{name:<24}{spent * 1e3:8.1f} ms" for name, spent in rows.items())
 
 
-def main() -> None:
-    """Print a part of a workload's compilation."""
+def function(text: str, name: str) -> str:
+    """One function of a module of LLVM IR, or of assembly."""
+    if f"\n{name}:" in text:  # assembly
+        start = text.index(f"\n{name}:") + 1
+        return text[start : text.index(".Lfunc_end", start)]
+    start = text.rindex("\ndefine", 0, text.index(f"@{name}(ptr")) + 1
+    return text[start : text.index("\n}", start) + 2]
+
+
+def shown(words: list[str], known: dict[str, Reached]) -> str:
+    """What a command prints; functions that were reached are kept in `known`."""
+    options = _parser().parse_args(words)
+    name = options.workload
+    if name not in known:
+        known[name] = reach(name)
+    if options.part == "seconds":
+        return seconds(known[name])
+    lowered = known[name].function.lowered(*known[name].args_given)
+    found = lowered if options.part == "summary" else getattr(lowered, options.part)
+    text = str(found() if options.part in MEASURED else found)
+    if options.function:
+        text = function(text, options.function)
+    head, *lines = text.splitlines()
+    chosen = [line for line in lines if options.find in line]
+    count = options.lines
+    chosen = chosen[count:] if count < 0 else chosen[: count or None]
+    return "\n".join(line[: options.wide].rstrip() for line in [head, *chosen])
+
+
+def refresh(path: Path) -> None:
+    """Run the commands that a page shows again, and put what they print under them."""
+    known: dict[str, Reached] = {}
+
+    def block(match: re.Match[str]) -> str:
+        words = match[1].split()
+        return f"```console\n$ python benchmarks/stages.py {match[1]}\n{shown(words, known)}\n```"
+
+    page = path.read_text(encoding="utf-8")
+    page = re.sub(r"```console\n\$ python benchmarks/stages.py (.*)\n[^`]*```", block, page)
+    path.write_text(page, encoding="utf-8")
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="The stages of compiling a training step.")
     parser.add_argument("workload")
     parser.add_argument("--part", choices=PARTS, default="summary")
+    parser.add_argument("--function", default="", help="only this one, of llvm_ir or assembly")
     parser.add_argument("--find", default="", help="only lines with this in them")
-    parser.add_argument("--lines", type=int, default=0, help="at most so many lines")
-    options = parser.parse_args()
-    reached = reach(options.workload)
-    if options.part == "seconds":
-        print(seconds(reached))
-        return
-    lowered = reached.function.lowered(*reached.args_given)
-    found = lowered if options.part == "summary" else getattr(lowered, options.part)
-    text = str(found() if callable(found) else found)
-    head, *lines = text.splitlines()
-    chosen = [line for line in lines if options.find in line]
-    print("\n".join([head, *chosen[: options.lines or None]]))
+    parser.add_argument("--lines", type=int, default=0, help="at most so many; -N: the last N")
+    parser.add_argument("--wide", type=int, help="at most so many columns")
+    return parser
+
+
+def main() -> None:
+    """Print a part of a workload's compilation, or refresh a page that shows some."""
+    words = sys.argv[1:]
+    if words[:1] == ["--page"]:
+        refresh(Path(words[1]))
+    else:
+        print(shown(words, {}))
 
 
 if __name__ == "__main__":

@@ -88,13 +88,13 @@ class Profile:
             (
                 t.kernel.number, t.kernel.name, t.kernel.loops, t.calls,
                 f"{t.seconds * 1e6:.1f}", f"{t.share:.1%}", f"{t.flops / 1e9:.1f}",
-                f"{t.bytes / 1e9:.1f}", f"{t.roofline:.0%}", short(t.kernel.lines, 1),
-                short(t.kernel.layers, 2),
+                f"{t.bytes / 1e9:.1f}", f"{t.roofline:.0%}", short(t.kernel.layers, 2),
+                short(t.kernel.lines, 1),
             )
             for t in self.slowest
         ]  # fmt: skip
         head = ["#", "kernel", "loops", "calls", "us", "share", "GFLOP/s", "GB/s", "roofline",
-                "lines", "layers"]  # fmt: skip
+                "layers", "lines"]  # fmt: skip
         table = columns(head, rows, right="# calls us share GFLOP/s GB/s roofline")
         return f"{self.summary}\n{table}"
 

@@ -204,17 +204,13 @@ class Schedule:
         rows = [
             (
                 k.number, k.name, k.loops, k.calls, "+".join(map(str, k.parts)), size(k.flops),
-                size(k.bytes), _cut(k.ops, 44), short(k.lines, 1), short(k.layers, 2),
+                size(k.bytes), short(k.layers, 1), short(k.lines, 1), k.ops,
             )
             for k in self.kernels
         ]  # fmt: skip
-        head = ["#", "kernel", "loops", "calls", "chunks", "FLOPs", "bytes", "ops", "lines",
-                "layers"]  # fmt: skip
+        head = ["#", "kernel", "loops", "calls", "chunks", "FLOPs", "bytes", "layers", "lines",
+                "ops"]  # fmt: skip
         return columns(head, rows, right="# calls FLOPs bytes")
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def schedule_of(program: NativeProgram, merged: Mapping[Node, tuple[Origin, ...]]) -> Schedule:
