@@ -20,7 +20,7 @@ from .llvm import NativeCode
 from .lower import ENTRY
 from .program import HostCall, NativeProgram, Slot
 from .step import Step
-from .threads import runtime_struct
+from .threads import RuntimeStruct, runtime_struct
 
 __all__ = ["Executable", "Interpreted", "Ring", "Runner"]
 
@@ -132,7 +132,9 @@ class Executable:
         self._arena = aligned((program.arena,), np.dtype(np.uint8))
         self._error: BaseException | None = None
         self._host = _HOST(self._call_host)
-        self._runtime = runtime_struct(ctypes.cast(self._host, ctypes.c_void_p).value or 0)
+        host = ctypes.cast(self._host, ctypes.c_void_p).value or 0
+        # Without work to share there is no need of the workers, nor of compiling theirs.
+        self._runtime = runtime_struct(host) if program.parallel else RuntimeStruct(host, 0)
         self._readers = _readers([self._residences[k] for k in program.written])
         self._read = self._readers.states
         base, count = len(program.inputs), len(program.outputs)
