@@ -154,6 +154,7 @@ class _Target:
         self.machine = _machine(cpu)
         self.layout = str(self.machine.target_data)
         self.level = level
+        self.passes = _cheap_passes() if level == 1 else None
 
     def optimise(self, text: str) -> Any:
         """The module that a text says, verified and optimised."""
@@ -170,18 +171,21 @@ class _Target:
         return module
 
     def _run_passes(self, module: Any) -> None:
-        """Run the level's passes. Their managers are made anew: LLVM's own pipelines serve once."""
+        """Run the level's passes. Builders are made anew: one that served gets slower each time."""
         binding = _binding()
         options = binding.create_pipeline_tuning_options(speed_level=0 if self.level == 1 else 2)
         options.loop_vectorization = options.slp_vectorization = False
         builder = binding.create_pass_builder(self.machine, options)
-        if self.level == 1:
-            passes = binding.create_new_module_pass_manager()
-            for name in _CHEAP:
-                getattr(passes, f"add_{name}_pass")()
-        else:
-            passes = builder.getModulePassManager()
+        passes = builder.getModulePassManager() if self.passes is None else self.passes
         passes.run(module, builder)
+
+
+def _cheap_passes() -> Any:
+    """Level 1's passes, for any number of modules: llvmlite never frees 9 kB of each such list."""
+    passes = _binding().create_new_module_pass_manager()
+    for name in _CHEAP:
+        getattr(passes, f"add_{name}_pass")()
+    return passes
 
 
 def _machine(cpu: Cpu) -> Any:
