@@ -29,6 +29,7 @@ __all__ = ["Schedule", "schedule"]  # fmt: skip
 
 HEAVY = 10  # FLOPs of an expression from which computing it twice costs more than keeping it
 BEHIND = 14  # FLOPs that are done with each result of a product without a nest of their own
+SMALL = 1 << 12  # elements of an array that costs next to nothing
 LARGEST = 160  # nodes of an expression from which it is cut, so that no kernel grows without end
 
 
@@ -431,8 +432,9 @@ def schedule(graph: Graph, leaves: Sequence[Node], *, fuse: bool = True) -> Sche
     while True:
         try:
             plan.kernels, plan.made, plan.readers = [], {}, {}
-            early = _early(plan.roots, given)
-            for node in sorted(plan.roots, key=lambda n: (n not in early, n.id)):
+            early, soon = _early(plan.roots, given), _soon(plan.roots, given)
+            order = {n: 0 if n in early else 1 if n in soon else 2 for n in plan.roots}
+            for node in sorted(plan.roots, key=lambda n: (order[n], n.id)):
                 if node not in given:
                     _add(plan, node)
             break
@@ -465,6 +467,21 @@ def _early(roots: Collection[Node], given: Collection[Node]) -> set[Node]:
                 and (is_point(node) or node.op in VIEWS or node.op in (FULL, CONSTANT))
                 and all(ready[x] for x in node.inputs)
             )
+    return {node for node in roots if ready[node] and node not in given}
+
+
+def _soon(roots: Collection[Node], given: Collection[Node]) -> set[Node]:
+    """Roots that small given arrays alone are needed for, in nests: what follows finds them made.
+
+    The count of labels, say, by which a loss and its gradient are divided: the gradient can then be
+    made where the loss is.
+    """
+    ready: dict[Node, bool] = {}
+    for node in sorted(_reached(list(roots)), key=lambda n: n.id):
+        kind = node in given or is_point(node) or node.op in VIEWS or node.op in REDUCERS
+        kind = kind or node.op in (FULL, CONSTANT)
+        inputs = () if node in given else node.inputs
+        ready[node] = kind and node.size <= SMALL and all(ready[x] for x in inputs)
     return {node for node in roots if ready[node] and node not in given}
 
 
