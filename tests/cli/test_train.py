@@ -483,6 +483,8 @@ def test_text(run, tmp_path):
     assert "a sample of what it writes" in done.out
     first = run("predict", folder, "the cat ", "--count", 40, "--temperature", 0).out
     assert first == run("predict", folder, "the cat ", "--count", 40, "--temperature", 0).out
+    eager = ("--count", 40, "--temperature", 0, "--eager")
+    assert first == run("predict", folder, "the cat ", *eager).out
     assert len(first) == 41
     assert "the" in first
     drawn = [

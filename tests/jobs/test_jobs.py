@@ -129,6 +129,10 @@ def test_a_run_from_a_program(tmp_path, monkeypatch):
     assert record["settings"]["context"] == 8
     assert len(sample(model, b"abc", 5)) == 5
     assert sample(model, b"", 5, temperature=0) == sample(model, b"\n", 5, temperature=0)
+    for temperature in (0.0, 0.7):
+        assert sample(model, b"abc", 40, temperature, 3) == sample(
+            model, b"abc", 40, temperature, 3, eager=True
+        )
     with pytest.raises(UsageError, match="name the run's folder"):
         run_job(job(), resume=True)
     with pytest.raises(UsageError, match="epochs: 2 in the run, 3 now"):

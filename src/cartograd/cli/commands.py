@@ -360,13 +360,14 @@ def predict_command(
         float, typer.Option(metavar="X", help="Of the draws, for text.", min=0.0)
     ] = 0.8,
     seed: Seed = 0,
+    eager: EagerMode = False,
     out: NewFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Use what was trained."""
     if out is not None and out.exists():
         raise _taken(out)
-    rows = predict(run, given, count=count, temperature=temperature, seed=seed)
+    rows = predict(run, given, count=count, temperature=temperature, seed=seed, eager=eager)
     told = json.dumps(json_safe({"run": str(run), "predictions": rows}), allow_nan=False)
     if out is not None:
         _write_new(out, told)

@@ -72,13 +72,15 @@ def predict(
     count: int = 200,
     temperature: float = 0.8,
     seed: int = 0,
+    eager: bool = False,
 ) -> Rows:
     """Predictions of a run for an input: one record a row, an image or a text.
 
     given: for digits an image file or a .npy array of 8x8 images, for a table a CSV or Parquet
     file, for images a file or a folder, for text a file or the words themselves. A record has
     "input" and "prediction"; for classes also "probability" and "probabilities" by class. In a
-    folder of images, a file that is none has "error" instead. count, temperature, seed: of text.
+    folder of images, a file that is none has "error" instead. count, temperature, seed: of text,
+    whose step is compiled unless `eager` (what is run once only is run op by op).
 
     >>> predict("no such folder", "x")
     Traceback (most recent call last):
@@ -93,7 +95,7 @@ def predict(
     with no_grad():
         try:
             if job["kind"] == "text":
-                return _text(model, given, count, temperature, seed)
+                return _text(model, given, count, temperature, seed, eager)
             return act[job["kind"]](model, job["inputs"], given)
         except CartogradError:
             raise
@@ -207,12 +209,14 @@ def _table(model: nn.Module, inputs: Mapping[str, Any], given: str) -> Rows:
     return rows
 
 
-def _text(model: nn.Module, given: str, count: int, temperature: float, seed: int) -> Rows:
+def _text(
+    model: nn.Module, given: str, count: int, temperature: float, seed: int, eager: bool
+) -> Rows:
     named = False
     with contextlib.suppress(ValueError, OSError):  # words need be no name that a file could have
         named = Path(given).is_file()
     prompt = _read_end(Path(given)) if named else os.fsencode(given)
-    written = sample(model, prompt, count, temperature, seed)
+    written = sample(model, prompt, count, temperature, seed, eager=eager)
     return [{"input": given, "prediction": written.decode("utf-8", "replace")}]
 
 

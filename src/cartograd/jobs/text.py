@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from .. import nn
+from ..compiler import compile as compile_function
 from ..data import DataLoader, Subset, load_text
 from ..errors import FileFormatError, UsageError
 from ..functional import cross_entropy
 from ..namespace.creation import asarray
+from ..namespace.indexing import take
 from ..random import Generator, categorical, manual_seed
 from ..tensor import Tensor, no_grad
 from ..train import BitsPerByte
@@ -76,7 +78,8 @@ def prepare_text(
 
     def finish(model: nn.Module) -> Mapping[str, Any]:
         start = bytes(text.valid.data[:context].tobytes())
-        return {"sample": sample(model, start, 200, seed=options.seed).decode("utf-8", "replace")}
+        written = sample(model, start, 200, seed=options.seed, eager=options.eager)
+        return {"sample": written.decode("utf-8", "replace")}
 
     return Job(
         kind="text",
@@ -120,9 +123,18 @@ def _entropy(train: Any, held_out: Any) -> float:
 
 
 def sample(
-    model: nn.Module, prompt: bytes, count: int, temperature: float = 0.8, seed: int = 0
+    model: nn.Module,
+    prompt: bytes,
+    count: int,
+    temperature: float = 0.8,
+    seed: int = 0,
+    *,
+    eager: bool = False,
 ) -> bytes:
     """`count` bytes that a GPT writes after a prompt, drawn at a temperature (0: the likeliest).
+
+    Compiled, it looks at the whole context each time, with what is not written yet left blank; it
+    looks back only, so that makes no difference. `eager` runs it op by op.
 
     >>> net = GPT(context=8, width=8, layers=1, heads=2)
     >>> len(sample(net, b"to be", count=3))
@@ -134,15 +146,19 @@ def sample(
     model.eval()
     context = model.context
     written = list(prompt[-context:]) or [10]
-    fresh: list[int] = []
+
+    def draw(window: Tensor, last: Tensor) -> Tensor:
+        scores = take(model(window)[0], last, axis=0)[0]
+        if temperature > 0:
+            return categorical(scores / temperature, generator=generator)
+        return scores.argmax()
+
+    step = draw if eager else compile_function(draw)
+    start = len(written)
     with no_grad():
         for _ in range(count):
-            window = np.asarray([written[-context:]], np.int64)
-            scores = model(asarray(window))[0, -1]
-            if temperature > 0:
-                drawn = categorical(scores / temperature, generator=generator)
-            else:
-                drawn = scores.argmax()
-            fresh.append(int(drawn.item()))
-            written.append(fresh[-1])
-    return bytes(fresh)
+            known = written[-context:]
+            blank = [] if eager else [0] * (context - len(known))
+            window = asarray(np.asarray([known + blank], np.int64))
+            written.append(int(step(window, asarray(np.asarray([len(known) - 1]))).item()))
+    return bytes(written[start:])
