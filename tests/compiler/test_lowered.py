@@ -231,6 +231,36 @@ def test_a_training_step_is_what_evaluate_makes_of_it(fuse):
     found.check()
 
 
+BATCH_NORM, DROPOUT = cg.nn.BatchNorm1d(5), cg.nn.Dropout(0.5)
+COMPARED = {
+    "a sum that is zero but for roundings": (lambda x: BATCH_NORM(x).sum(), (6, 5)),
+    "masks of infinity": (
+        lambda x: cg.functional.scaled_dot_product_attention(x, x, x, is_causal=True),
+        (2, 7, 4),
+    ),
+    "NaN and infinity": (lambda x: cg.log(x) + 1.0 / (x - x), (7, 9)),
+    "ties decided alike": (lambda x: cg.grad(lambda z: (z.round().max(0) ** 2).sum())(x), (9, 4)),
+    "random": (lambda x: DROPOUT(x) * 2.0, (8, 8)),
+    "a call into Python": (lambda x: cg.linalg.inv(x @ x.T + 4.0 * cg.eye(4)).sum(), (4, 4)),
+    "bfloat16": (lambda x: (x.astype(cg.bfloat16) * 3).sum(0), (70, 3)),
+    "float16": (lambda x: cg.softmax(x.astype(cg.float16)), (7, 9)),
+    "integers": (lambda x: cg.argmax(cg.tanh(x), axis=1), (7, 9)),
+    "a loop": (lambda x: cg.while_loop(lambda c: c.sum() < 99.0, lambda c: c * c + 2.0, x), (3,)),
+    "nothing": (lambda x: x * 2.0, (0, 3)),
+    "an argument as it is": (lambda x: x, (3,)),
+}
+
+
+@pytest.mark.parametrize("name", COMPARED)
+@pytest.mark.parametrize("fuse", [True, False])
+def test_roundings_are_told_from_errors(name, fuse):
+    f, shape = COMPARED[name]
+    lowered = cg.compile(f).lowered(normal(*shape))
+    found = lowered.compare(fuse=fuse)
+    assert found, str(found)
+    assert str(lowered)
+
+
 @pytest.fixture
 def crooked():
     """An op whose code is not what it means."""

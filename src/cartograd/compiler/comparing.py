@@ -1,8 +1,9 @@
 """Compiled values held against `evaluate`: after every rewrite, kernel by kernel, and as a whole.
 
 A kernel is judged by itself: what it made of the values that it read, against what NumPy makes of
-the same values. The room for rounding is measured rather than guessed: 64 times the change that one
-unit of rounding in what was read would have caused, and 64 units of the largest result.
+the same values. The room for rounding is measured rather than guessed: 64 times the change that
+comes of one rounding in everything that ops read (see `rounding`), and 64 roundings of the largest
+result.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from .options import Options
 from .program import NativeProgram
 from .rewrite import rewrite
 from .rewrites.walk import nested
+from .rounding import evaluate, unit
 from .schedule import schedule
 from .step import Step
 
@@ -34,7 +36,6 @@ __all__ = ["Comparison", "Difference", "checked", "compare"]
 Array = np.ndarray[Any, Any]
 
 _ROOM = 64.0  # roundings
-_UNITS = {2: 2.0**-8, 4: 2.0**-24, 8: 2.0**-53}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,24 +92,16 @@ def checks_of(step: Step, copies: Copies) -> Callable[[str, Graph, Graph], None]
     CompileError names the pass that changed a value.
     """
     values = [*copies.inputs(), *copies.states()]
-    room: list[Array] = []
-
-    def closed(graph: Graph) -> Graph:
-        return Graph((*graph.inputs, *step.nodes), graph.outputs)
+    right, moved = _expected(step, values)
 
     def check(name: str, before: Graph, after: Graph) -> None:
         if after.inputs != before.inputs:
             raise CompileError(f"the pass {name} changed the inputs")
         for inner in nested(after):
             inner.verify()
-        if not room:
-            room.extend(run(closed(before), _nudged(values)))
-        pairs = zip(
-            before.outputs, run(closed(after), values), run(closed(before), values), room,
-            strict=True,
-        )  # fmt: skip
-        for node, new, old, moved in pairs:
-            found = _difference(f"after the pass {name}, output", node, new, old, moved)
+        new = run(Graph((*after.inputs, *step.nodes), after.outputs), values)
+        for group in zip(step.graph.outputs, new, right, moved, strict=True):
+            found = _difference(f"after the pass {name}, output", *group)
             if found is not None:
                 raise CompileError(str(found))
 
@@ -154,16 +147,9 @@ def _by_kernel(step: Step, graph: Graph, copies: Copies, options: Options) -> Co
     known.update(zip(wanted, results, strict=True))
     differences: list[Difference] = []
     for node in sorted(wanted, key=lambda n: n.id):
-        order = toposort([node], until=known.keys() - {node})
-        leaves = [n for n in order if n in known and n is not node]
-        made = [n for n in order if n not in known or n is node]
-
-        def value(at: Sequence[Array], made: Any = made, leaves: Any = leaves) -> Array:
-            return _evaluate(made, dict(zip(leaves, at, strict=True)))
-
-        difference = _judge("kernel", node, known[node], value, [known[n] for n in leaves])
-        if difference is not None:
-            differences.append(difference)
+        found = _judge(node, known)
+        if found is not None:
+            differences.append(found)
     return Comparison(len(wanted), tuple(differences))
 
 
@@ -171,18 +157,16 @@ def _executable(program: NativeProgram, copies: Copies) -> Executable:
     return Executable(program, load(compile_text(program.text), [ENTRY]), copies.residences())
 
 
-def _evaluate(made: Sequence[Node], known: Mapping[Node, Any]) -> Array:
-    """The value of the last of some nodes in order."""
-    values = dict(known)
-    found: Any = None
-    with quiet():
-        for node in made:
-            if node.value is not None and not node.inputs:
-                found = node.value
-            else:
-                found = node.op.eval(*[values[x] for x in node.inputs], **node.params)
-            values[node] = found
-    return np.asarray(found)
+def _judge(node: Node, known: Mapping[Node, Array]) -> Difference | None:
+    """A kernel's value beside what `evaluate` makes of the values in memory that it comes from."""
+    order = toposort([node], until=known.keys() - {node})
+    read = {x: known[x] for x in order if x in known and x is not node}
+    (right,) = evaluate(order, read, [node]).values()
+    found = known[node]
+    if found.dtype == right.dtype and found.tobytes() == np.ascontiguousarray(right).tobytes():
+        return None
+    (moved,) = evaluate(order, read, [node], moved=True).values()
+    return _difference("kernel", node, found, right, moved)
 
 
 # --- the whole step ------------------------------------------------------------------------------
@@ -202,50 +186,25 @@ def _whole(
     native = load(compile_text(program.text), [ENTRY])
     results = Executable(program, native, residences).run(inputs)
     results += [residences[k].array for k, _ in step.assigned]
-    closed = Graph((*step.graph.inputs, *step.nodes), step.graph.outputs)
-    values = [*copies.inputs(), *copies.states()]
+    expected = _expected(step, [*copies.inputs(), *copies.states()])
     differences: list[Difference] = []
-    expected = run(closed, values)
-    moved = run(closed, _nudged(values))
-    for node, found, right, other in zip(step.graph.outputs, results, expected, moved, strict=True):
-        difference = _difference("output", node, found, right, other)
+    for group in zip(step.graph.outputs, results, *expected, strict=True):
+        difference = _difference("output", *group)
         if difference is not None:
             differences.append(difference)
     return Comparison(len(results), tuple(differences))
 
 
+def _expected(step: Step, values: Sequence[Array]) -> tuple[list[Array], list[Array]]:
+    """The outputs of a step by `evaluate`, and the same with roundings moved."""
+    graph = step.graph
+    known = dict(zip((*graph.inputs, *step.nodes), values, strict=True))
+    order = toposort([*known, *graph.outputs], until=known.keys())
+    right, moved = (evaluate(order, known, graph.outputs, moved=m) for m in (False, True))
+    return [right[y] for y in graph.outputs], [moved[y] for y in graph.outputs]
+
+
 # --- one value -----------------------------------------------------------------------------------
-
-
-def _judge(
-    what: str, node: Node, found: Array, value: Callable[[Sequence[Array]], Array],
-    leaves: Sequence[Array],
-) -> Difference | None:  # fmt: skip
-    right = value(leaves)
-    if found.dtype == right.dtype and found.tobytes() == np.ascontiguousarray(right).tobytes():
-        return None
-    return _difference(what, node, found, right, value(_nudged(leaves)))
-
-
-def _nudged(values: Sequence[Array]) -> list[Array]:
-    """Values of which every floating element is one rounding larger or smaller, by chance."""
-    rng = np.random.default_rng(0)
-    moved: list[Array] = []
-    for value in values:
-        if not is_floating(value.dtype):
-            moved.append(value)
-            continue
-        draws: Array = rng.standard_normal(value.size).reshape(value.shape)
-        sign: Array = np.where(draws < 0, -1.0, 1.0)
-        wide: Array = value.astype(np.float64)
-        with quiet():
-            moved.append((wide + wide * sign * _unit(value)).astype(value.dtype))
-    return moved
-
-
-def _unit(value: Array) -> float:
-    """Half the distance of 1 from the next number; a little more for bfloat16, as it needs."""
-    return 2 * _UNITS[value.dtype.itemsize]
 
 
 def _difference(
@@ -253,7 +212,7 @@ def _difference(
 ) -> Difference | None:
     """Where a value is farther off than roundings explain, if it is."""
     if not is_floating(right.dtype):
-        wrong = np.asarray(found != right)
+        wrong = np.asarray((found != right) & (moved == right))
         error, room = wrong.astype(np.float64), 0.0
     else:
         wide, true, other = (x.astype(np.float64) for x in (found, right, moved))
@@ -262,7 +221,7 @@ def _difference(
         with quiet():
             spread = np.abs(other - true)[finite & np.isfinite(other)].max(initial=0.0)
             largest = np.abs(true[finite]).max(initial=0.0)
-            room = _ROOM * (spread + _unit(right) * largest)
+            room = _ROOM * (spread + unit(right) * largest)
             error = np.where(same, 0.0, np.abs(wide - true))
         wrong = np.asarray(~same & ~(finite & (error <= room)))
     if not wrong.any():
