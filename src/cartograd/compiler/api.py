@@ -60,7 +60,7 @@ class CompiledFunction:
     def lowered(self, *args: Any, **options: Any) -> Lowered:
         """Every stage of compiling a call with these arguments, to be looked into: it is not run.
 
-        No State changes. See `Lowered`.
+        No State changes. See `Lowered`. Of a method: `Owner.method.lowered(owner, *args)`.
         """
         with LOCK:
             signature, leaves = signature_of((args, options), MODE.get().recording)
