@@ -55,11 +55,11 @@ def build(
     key = cache.key_of(key_bytes(step.graph, step.nodes, _assigned(step), donated, options))
     found = cache.get(key) if options.check is None else None
     if found is not None:
-        code, program = found[0], from_bytes(found[1])
+        code, program = found[0], from_bytes(found[1], step.graph)
     else:
         program = lower_step(step, donated, options).program
         code = compile_text(program.text)
-        meta = to_bytes(program)
+        meta = to_bytes(program, step.graph)
         if meta is not None:
             cache.put(key, code, meta)
     native = load(code, [ENTRY])

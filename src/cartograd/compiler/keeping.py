@@ -70,11 +70,17 @@ def _graph(graph: Graph, states: Sequence[Node], parts: list[str], digest: Any) 
 # --- programs ------------------------------------------------------------------------------------
 
 
-def to_bytes(program: NativeProgram) -> bytes | None:
-    """A program without its text and its kernels' descriptions; None if it cannot be kept."""
+def to_bytes(program: NativeProgram, graph: Graph) -> bytes | None:
+    """The program of a graph without its text and its kernels' descriptions; None if it cannot be.
+
+    Of a call back, which may raise, the number of a node of the graph from its line is kept too.
+    """
+    lines: dict[Any, int] = {}
+    for k, node in enumerate(_all_nodes(graph) if program.hosts else ()):
+        lines.setdefault(node.origin, k)
     try:
-        hosts = [[_host(call.node), _slots(call.inputs), _slots(call.outputs)]
-                 for call in program.hosts]  # fmt: skip
+        hosts = [[_host(call.node), _slots(call.inputs), _slots(call.outputs),
+                  lines.get(call.node.origin, -1)] for call in program.hosts]  # fmt: skip
     except CartogradError:
         return None
     constants = [np.ascontiguousarray(value) for value in program.constants]
@@ -94,8 +100,19 @@ def to_bytes(program: NativeProgram) -> bytes | None:
     return b"".join([len(text).to_bytes(8, "little"), text, *(c.tobytes() for c in constants)])
 
 
-def from_bytes(data: bytes) -> NativeProgram:
-    """The program that `to_bytes` wrote."""
+def _all_nodes(graph: Graph) -> list[Node]:
+    """The nodes of a graph and of the graphs in it: in the same order for every equal graph."""
+    found: list[Node] = []
+    stack = [graph]
+    while stack:
+        for node in stack.pop().nodes:
+            found.append(node)
+            stack += [value for value in node.params.values() if isinstance(value, Graph)]
+    return found
+
+
+def from_bytes(data: bytes, graph: Graph) -> NativeProgram:
+    """The program that `to_bytes` wrote, its errors naming the lines of an equal graph."""
     end = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:end])
     constants: list[np.ndarray[Any, Any]] = []
@@ -105,6 +122,7 @@ def from_bytes(data: bytes) -> NativeProgram:
         found = np.frombuffer(data, dtype, count, end)
         constants.append(found.reshape(shape))
         end += found.nbytes
+    nodes = _all_nodes(graph) if header["hosts"] else []
     return NativeProgram(
         "",
         tuple(_to_aval(a) for a in header["inputs"]),
@@ -114,8 +132,8 @@ def from_bytes(data: bytes) -> NativeProgram:
         tuple(constants),
         header["arena"],
         tuple(
-            HostCall(_to_host(node), _to_slots(ins), _to_slots(outs))
-            for node, ins, outs in header["hosts"]
+            HostCall(_to_host(node, nodes, int(k)), _to_slots(ins), _to_slots(outs))
+            for node, ins, outs, k in header["hosts"]
         ),
         (),
         (),
@@ -146,15 +164,23 @@ def _to_slots(items: Sequence[Sequence[Any]]) -> tuple[Slot, ...]:
 
 def _host(node: Node) -> str:
     """One op on inputs, as a graph."""
+    made = _placed(node, node)
+    with set_mode(staging=True, recording=False):
+        outs = [made] if made.avals is None else [output(made, 0)]
+    return Graph(made.inputs, outs).to_json()
+
+
+def _to_host(text: str, nodes: Sequence[Node], line: int) -> Node:
+    (made,) = Graph.from_json(text).outputs
+    made = made.inputs[0] if made.op is OUTPUT else made
+    return _placed(made, nodes[line]) if line >= 0 else made
+
+
+def _placed(node: Node, line: Node) -> Node:
+    """A node's op on inputs alone, from the line of another node."""
     with set_mode(staging=True, recording=False) as mode:
         inputs = [argument(x.shape, x.dtype) for x in node.inputs]
-        mode.source = node
+        mode.source = line
         made = build(node.op, inputs, node.params)
         mode.source = None
-        outs = [made] if made.avals is None else [output(made, 0)]
-    return Graph(inputs, outs).to_json()
-
-
-def _to_host(text: str) -> Node:
-    (made,) = Graph.from_json(text).outputs
-    return made.inputs[0] if made.op is OUTPUT else made
+    return made
