@@ -18,6 +18,8 @@ from cartograd.compiler.kernels.window import (
     emit_window_put,
     emit_window_sum,
 )
+from cartograd.compiler.llvm import host_cpu
+from cartograd.compiler.lower import lower
 from cartograd.compiler.rewrite import rewrite
 from cartograd.evaluate import run
 
@@ -151,20 +153,24 @@ def check_pick(x: Array, params: dict[str, Any], index: Array, rng: np.random.Ge
 
 
 def check_put(x: Array, params: dict[str, Any], index: Array, ct: Array) -> None:
-    """Numbers added, or bools or-ed, where the maxima are."""
+    """Numbers added, or bools or-ed, where the maxima are, which may be marked besides."""
     d = len(params["window"])
     expected = np.zeros_like(planes(np.zeros(x.shape, ct.dtype), d))
+    marked = np.zeros(expected.shape, bool)
+    np.put_along_axis(marked, planes(index, d), True, 1)
     add = np.logical_or if ct.dtype == bool else np.add
     for row, places_, numbers in zip(expected, planes(index, d), planes(ct, d), strict=True):
         add.at(row, places_, numbers)
-    module = Module()
-    code = emit_window_put(module, "k", spec_of(x, ct, params))
-    run = Compiled(module, code, ["y", "x", "out"])
-    out = np.zeros(x.shape, ct.dtype)
-    for order in (in_order, one_by_one_backwards):
-        out[...] = 1
-        run(*(a.ctypes.data for a in (ct, x, out)), order=order)
-        np.testing.assert_array_equal(out, expected.reshape(x.shape))
+    out, marks = np.zeros(x.shape, ct.dtype), np.zeros(x.shape, bool)
+    for extra in ([], [marks]):
+        module = Module()
+        code = emit_window_put(module, "k", spec_of(x, ct, params), marks=bool(extra))
+        run = Compiled(module, code, ["y", "x", "out", *["marks"] * len(extra)])
+        for order in (in_order, one_by_one_backwards):
+            out[...] = marks[...] = 1
+            run(*(a.ctypes.data for a in (ct, x, out, *extra)), order=order)
+            np.testing.assert_array_equal(out, expected.reshape(x.shape))
+    np.testing.assert_array_equal(marks, marked.reshape(x.shape))
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -237,6 +243,20 @@ def test_max_pooling_makes_no_array_of_places(shape: tuple[int, ...], args: dict
         expected, (y,) = g(x).numpy(), run(graph, [x.numpy()])
         np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(cg.compile(g)(x).numpy(), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_gradient_and_where_it_is_alive_are_one_search() -> None:
+    x = cg.asarray(np.random.default_rng(0).standard_normal((2, 3, 8, 8)))
+
+    def f(x: Any) -> Any:
+        return cg.sum(cg.nn.functional.max_pool2d(cg.sqrt(cg.nn.functional.relu(x)), 2))
+
+    graph = rewrite(cg.trace(cg.grad(f))(x)).graph
+    puts = [node for node in graph.nodes if node.op.name == "window_put"]
+    infos = [k for k in lower(graph, cpu=host_cpu()).kernels if k.kind == "window_put"]
+    assert (len(puts), len(infos)) == (2, 1)
+    expected = cg.grad(f)(x).numpy()
+    np.testing.assert_allclose(cg.compile(cg.grad(f))(x).numpy(), expected, rtol=1e-12)
 
 
 def test_max_pooling_of_examples_apart_makes_no_array_of_places() -> None:

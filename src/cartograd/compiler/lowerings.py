@@ -6,7 +6,7 @@ gives the operands as strided views of memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import replace
 from math import copysign, prod
 from typing import Any
@@ -56,11 +56,13 @@ from .kernels.window import (
 )
 from .views import contiguous
 
-__all__ = ["LOWERINGS", "core_of"]
+__all__ = ["COMPANIONS", "LOWERINGS", "core_of"]
 
 Write = Callable[[Module, str, Any, Any], KernelCode]
 Lowering = Callable[[Node, list[Operand], list[Node]], Opaque | None]
 LOWERINGS: dict[Op, Lowering] = {}
+Companion = Callable[[Node, Collection[Node]], Node | None]
+COMPANIONS: dict[Op, Companion] = {}
 
 
 def lowers(op: Op) -> Callable[[Lowering], Lowering]:
@@ -68,6 +70,16 @@ def lowers(op: Op) -> Callable[[Lowering], Lowering]:
 
     def keep(rule: Lowering) -> Lowering:
         LOWERINGS[op] = rule
+        return rule
+
+    return keep
+
+
+def accompanies(op: Op) -> Callable[[Companion], Companion]:
+    """Register what a kernel of an op may make besides: `(node, roots) -> a later root or None`."""
+
+    def keep(rule: Companion) -> Companion:
+        COMPANIONS[op] = rule
         return rule
 
     return keep
@@ -194,11 +206,24 @@ def _window_put(node: Node, operands: list[Operand], outputs: list[Node]) -> Opa
     spec = WindowSpec(
         x, y, params["window"], params["strides"], params["padding"], params["dilation"]
     )
+    marks = len(outputs) > 1
+
+    def write(module: Module, name: str, cpu: Any, fused: Any) -> KernelCode:
+        return emit_window_put(module, name, spec, core_of(cpu), marks)
+
     return _opaque(
-        node, "window_put", spec, operands, outputs,
-        lambda module, name, cpu, fused: emit_window_put(module, name, spec, core_of(cpu)),
-        y.size * prod(spec.window),
+        node, "window_put", (spec, marks), operands, outputs, write, y.size * prod(spec.window)
     )  # fmt: skip
+
+
+@accompanies(window_put)
+def _marks(node: Node, roots: Collection[Node]) -> Node | None:
+    """Where a put writes: what trues are put at, as masks of gradients are."""
+    x = node.inputs[1]
+    later = [n for n in roots if n.op is window_put and n.inputs[1] is x and n.id > node.id]
+    found = [n for n in later if n.inputs[0].op is FULL and n.params == node.params]
+    trues = [n for n in found if n.inputs[0].params["fill"] is True]
+    return min(trues, key=lambda n: n.id, default=None)
 
 
 _windows(window_sum, emit_window_sum)

@@ -21,7 +21,7 @@ from ..ops.op import CONSTANT, FULL, OUTPUT, build
 from .kernel import Host, Kernel, Loop, Nest, Opaque, Operand, Root, Stage
 from .kernels.epilogue import grouped
 from .kernels.reducers import REDUCERS, Reducer
-from .lowerings import LOWERINGS
+from .lowerings import COMPANIONS, LOWERINGS
 from .tape import Apply, Cast, Load, Step, Tape, is_point, strided
 from .views import VIEWS, ZERO, Affine, Index, NeedsSplit, NotAffine, contiguous, flatten
 
@@ -488,7 +488,7 @@ def _soon(roots: Collection[Node], given: Collection[Node]) -> set[Node]:
 def _add(plan: _Plan, node: Node) -> None:
     """The kernels that produce one root."""
     op = node.op
-    if op is OUTPUT:
+    if op is OUTPUT or node in plan.made:
         return
     if all(0 in aval.shape for aval in node.avals or [node.aval]):
         if op.family == "index":  # there is nothing to do, but indices may be out of range
@@ -523,6 +523,9 @@ def _add(plan: _Plan, node: Node) -> None:
     else:
         operands = [plan.operand(x) for x in node.inputs]
         outs = _outputs(plan, node)
+        beside = COMPANIONS[op](node, plan.roots) if plan.fuse and op in COMPANIONS else None
+        if beside is not None:
+            outs.append(beside)
         made = LOWERINGS[op](node, operands, outs) if op in LOWERINGS else None
         plan.add(made if made is not None else Host(node, operands, outs))
 

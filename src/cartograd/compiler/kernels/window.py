@@ -367,33 +367,34 @@ def emit_window_pick(
 
 
 def emit_window_put(
-    module: Module, name: str, spec: WindowSpec, core: Core | None = None
+    module: Module, name: str, spec: WindowSpec, core: Core | None = None, marks: bool = False
 ) -> KernelCode:
     """Write `window_put`: each number added where its window has its maximum.
 
     `spec` has x, and as its y the numbers. Pointers: y, x, then the result, C-contiguous and of
-    x's shape and y's dtype. Additions are in the order of places; bools are or-ed.
+    x's shape and y's dtype; with `marks`, then bools of that shape, which become true at the maxima
+    and false elsewhere. Additions are in the order of places; bools are or-ed.
     """
     lanes = (core or Core()).lanes(max(4, register_dtype(spec.x.dtype).itemsize))
     planes = prod(spec.lead)
     each = max(1, ceil_div(planes, CHUNKS))
-    b = module.function(name, ["y", "x", "out"], ["begin", "end"])
-    put = _Put(b, spec, lanes)
+    b = module.function(name, ["y", "x", "out", *["marks"] * marks], ["begin", "end"])
+    put = _Put(b, spec, lanes, marks)
     if spec.x.size:
         begin, end = (b.imul(b.integers[i], each) for i in ("begin", "end"))
         with b.loop(begin, b.imin(end, planes)) as plane:
             put.emit(plane)
     b.finish()
     chunks = ceil_div(planes, each) if spec.x.size else 0
-    moved = spec.bytes + spec.x.size * spec.y.dtype.itemsize
+    moved = spec.bytes + spec.x.size * (spec.y.dtype.itemsize + marks)
     return KernelCode(((name, chunks),), 0, spec.y.size * prod(spec.window), moved)
 
 
 class _Put:
     """Writes one plane."""
 
-    def __init__(self, b: Builder, spec: WindowSpec, lanes: int) -> None:
-        self.b, self.spec, self.lanes = b, spec, lanes
+    def __init__(self, b: Builder, spec: WindowSpec, lanes: int, marks: bool) -> None:
+        self.b, self.spec, self.lanes, self.marks = b, spec, lanes, marks
         self.windows = _Windows(b, spec, lanes)
         self.dtype = spec.y.dtype
         tiled = all(d == 1 for d in spec.dilation) and all(
@@ -414,7 +415,9 @@ class _Put:
         self.base = b.imul(plane, size)
         lead = unravel(b, plane, spec.lead)
         if not self.side_by_side:
-            self._zero(b.offset(b.params["out"], self.base, self.dtype.itemsize), size)
+            self._zero("out", size, self.dtype)
+            if self.marks:
+                self._zero("marks", size, bool_)
         with nest(b, [(0, n) for n in spec.places[:-1]]) as places:
 
             def some(p: Index, lanes: int, whole: bool) -> None:
@@ -429,8 +432,9 @@ class _Put:
             if not self.side_by_side:
                 self._scatter(lead, places)
 
-    def _zero(self, start: str, size: int) -> None:
-        b, dtype, kind = self.b, self.dtype, register_dtype(self.dtype)
+    def _zero(self, name: str, size: int, dtype: DType) -> None:
+        b, kind = self.b, register_dtype(dtype)
+        start = b.offset(b.params[name], self.base, dtype.itemsize)
         whole = size // self.lanes * self.lanes
         for lanes, first, last in ((self.lanes, 0, whole), (1, whole, size)):
             if last > first:
@@ -451,6 +455,8 @@ class _Put:
             pointer = b.offset(b.params["out"], at, dtype.itemsize)
             held = b.load(pointer, dtype)
             b.store(b.or_(held, x) if dtype == bool_ else b.add(held, x), pointer, dtype)
+            if self.marks:
+                b.store(b.const(True, bool_), b.offset(b.params["marks"], at), bool_)
 
     def _spread(self, lead: Sequence[Index], places: Sequence[Index], offset: Value) -> None:
         """Write whole windows two elements wide: the number at the maximum, zeros elsewhere."""
@@ -463,11 +469,15 @@ class _Put:
         steps = [prod(spec.sizes[i + 1 :]) for i in range(len(spec.sizes))]
         for ks in product(*map(range, spec.window[:-1])):
             row = sum(k * step for k, step in zip(ks, steps[:-1], strict=True))
-            even, odd = (b.select(b.cmp("eq", offset, row + k), x, b.like(x, 0)) for k in range(2))
-            pointer = b.offset(b.params["out"], b.iadd(start, row), dtype.itemsize)
-            for half, picked in enumerate((zip_low, zip_high)):
-                there = b.offset(pointer, half * lanes * dtype.itemsize)
-                b.store(b.shuffle(even, odd, picked), there, dtype)
+            hits = [b.cmp("eq", offset, row + k) for k in range(2)]
+            pairs = [("out", [b.select(hit, x, b.like(x, 0)) for hit in hits], dtype)]
+            if self.marks:
+                pairs.append(("marks", hits, bool_))
+            for name, (even, odd), kind in pairs:
+                pointer = b.offset(b.params[name], b.iadd(start, row), kind.itemsize)
+                for half, picked in enumerate((zip_low, zip_high)):
+                    there = b.offset(pointer, half * lanes * kind.itemsize)
+                    b.store(b.shuffle(even, odd, picked), there, kind)
 
     def _vector(self, lead: Sequence[Index], places: Sequence[Index], lanes: int) -> Value:
         """The numbers of neighbouring places."""
