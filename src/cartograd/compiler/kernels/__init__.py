@@ -1,0 +1,1 @@
+"""Generators of kernels: each writes the code of one kind of work as LLVM IR."""

@@ -62,6 +62,7 @@ def scan_node(w: Walk, parts: Parts, outs: Sequence[Node], params: Params) -> No
 
 
 def outputs_of(w: Walk, node: Node, places: Sequence[int]) -> tuple[Node, ...]:
+    """The nodes of some outputs of a scan."""
     return tuple([w(OUTPUT, node, index=k) for k in places])
 
 
