@@ -112,8 +112,9 @@ def shown(words: list[str], known: dict[str, Reached]) -> str:
     lowered = known[name].function.lowered(*known[name].args_given)
     found = lowered if options.part == "summary" else getattr(lowered, options.part)
     text = str(found() if options.part in MEASURED else found)
-    if options.function:
-        text = function(text, options.function)
+    if options.doing:
+        names = [k.name for k in lowered.schedule if k.ops == options.doing]
+        text = function(text, names[0]) if names else f"no kernel does {options.doing}"
     head, *lines = text.splitlines()
     chosen = [line for line in lines if options.find in line]
     count = options.lines
@@ -138,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="The stages of compiling a training step.")
     parser.add_argument("workload")
     parser.add_argument("--part", choices=PARTS, default="summary")
-    parser.add_argument("--function", default="", help="only this one, of llvm_ir or assembly")
+    parser.add_argument("--doing", default="", help="of code, only the kernel of just these ops")
     parser.add_argument("--find", default="", help="only lines with this in them")
     parser.add_argument("--lines", type=int, default=0, help="at most so many; -N: the last N")
     parser.add_argument("--wide", type=int, help="at most so many columns")
