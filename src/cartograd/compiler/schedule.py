@@ -28,6 +28,7 @@ from .views import VIEWS, ZERO, Affine, Index, NeedsSplit, NotAffine, contiguous
 __all__ = ["Schedule", "schedule"]  # fmt: skip
 
 HEAVY = 10  # FLOPs of an expression from which computing it twice costs more than keeping it
+MANY = 3  # arrays of its size that an expression reads, from which keeping it moves less memory
 BEHIND = 14  # FLOPs that are done with each result of a product without a nest of their own
 SMALL = 1 << 12  # elements of an array that costs next to nothing
 LARGEST = 160  # nodes of an expression from which it is cut, so that no kernel grows without end
@@ -72,29 +73,37 @@ class _Plan:
                 uses.setdefault(_base(x), set()).add(node)
         weight: dict[Node, int] = {}
         count: dict[Node, int] = {}
+        read: dict[Node, frozenset[Node]] = {}  # what computing a node reads from memory
         wanted = set(outputs)
         for node in order:
             op = node.op
             weight[node] = count[node] = 0
+            read[node] = frozenset((node,))
             if node in self.roots:
                 continue
             if node in wanted:
                 self.roots.add(node)
             elif op is FULL or (op is CONSTANT and node.size == 1):
+                read[node] = frozenset()
                 continue
             elif op in VIEWS:
-                weight[node], count[node] = weight[node.inputs[0]], count[node.inputs[0]]
+                x = node.inputs[0]
+                weight[node], count[node], read[node] = weight[x], count[x], read[x]
             elif is_point(node):
                 distinct = dict.fromkeys(node.inputs)
                 weight[node] = op.flops + sum(weight[x] for x in distinct)
                 count[node] = 1 + sum(count[x] for x in distinct)
-                shared = len(uses.get(node, ())) > 1 and weight[node] >= HEAVY
-                if shared or count[node] > LARGEST or not self.fuse:
+                read[node] = frozenset().union(*(read[x] for x in distinct))
+                large = sum(2 * x.size > node.size for x in read[node])
+                shared = len(uses.get(node, ())) > 1
+                costly = weight[node] >= HEAVY or large >= MANY
+                if (shared and costly) or count[node] > LARGEST or not self.fuse:
                     self.roots.add(node)
             else:
                 self.roots.add(node)
             if node in self.roots:
                 weight[node] = count[node] = 0
+                read[node] = frozenset((node,))
         self._operands_in_memory(order)
 
     def _operands_in_memory(self, order: Sequence[Node]) -> None:
