@@ -18,7 +18,7 @@ Sizes = tuple[int, ...]
 Levels = tuple[tuple[int, int], ...]  # (size, stride), outermost first
 
 CHUNKS = 16  # pieces of a large product: enough to even out the speeds of a few threads
-CHUNK_CYCLES = 12_000  # a piece shorter than this costs more to hand out than it gains
+CHUNK_CYCLES = 4_000  # a piece shorter than this costs more to hand out than it gains
 DEEP = 400  # steps of a sum for which a panel of `b` and some rows of `a` stay in the first cache
 WHOLE = 1100  # steps up to which leaving the first cache costs less than going in pieces
 
