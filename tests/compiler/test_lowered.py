@@ -343,7 +343,10 @@ def test_switches():
         Options(compare=True), Options(compare=True, fuse=False), Options(interpret=True),
         Options(off=frozenset({"simplify", "settle"})),
     ],
-    ids=repr,
+    ids=[
+        "unfused", "no reuse", "one thread", "checked", "compared", "compared unfused",
+        "interpreted", "no rewrites",
+    ],
 )  # fmt: skip
 def test_switches_do_not_change_a_training_step(options):
     step, batch, net = training()
