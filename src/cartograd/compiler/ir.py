@@ -25,6 +25,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Generator, Hashable, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,6 +82,7 @@ def type_of(dtype: DType, lanes: int = 1) -> str:
     return found
 
 
+@cache
 def memory_type(dtype: DType, lanes: int = 1) -> str:
     """The LLVM type of a dtype in memory."""
     scalar = {"bool": "i8", "float16": "half", "bfloat16": "i16"}.get(dtype.name)
@@ -288,7 +290,8 @@ class Builder:
                 f"insertelement {wide} poison, {x.type} {x.text}, i64 0", x.dtype, lanes
             )
             self._splats[key] = self.assign(
-                f"shufflevector {wide} {first.text}, {wide} poison, <{lanes} x i32> zeroinitializer",
+                f"shufflevector {wide} {first.text}, {wide} poison, "
+                f"<{lanes} x i32> zeroinitializer",
                 x.dtype, lanes,
             )  # fmt: skip
         return self._splats[key]
@@ -594,7 +597,7 @@ class Builder:
         mask: Value | None = None,
         align: int | None = None,
     ) -> None:
-        """Write a value (as `dtype`, its own unless it is rounded to half) to consecutive places."""
+        """Write a value, as `dtype` (its own unless it is rounded to half), to memory."""
         dtype = dtype or x.dtype
         lanes = x.lanes
         kind = memory_type(dtype, lanes)

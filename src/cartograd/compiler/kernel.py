@@ -69,6 +69,10 @@ class Nest:
         """Everything it produces."""
         return [root for stage in self.stages for root in stage.roots]
 
+    def root_of(self, buffer: Node) -> Root:
+        """The first root that writes a buffer."""
+        return next(r for stage in self.stages for r in stage.roots if r.buffer is buffer)
+
     def reads(self) -> list[Node]:
         """The leaves it reads, its own values included."""
         seen: dict[Node, None] = {}

@@ -271,7 +271,7 @@ class Placing:
         number = next(
             n for n, stage in enumerate(kernel.stages) for r in stage.roots if r.buffer is buffer
         )
-        (root,) = [r for r in kernel.roots if r.buffer is buffer]
+        root = kernel.root_of(buffer)
         if root.reducer is not None or not root.store.terms:
             return False
         for n, stage in enumerate(kernel.stages):
@@ -304,7 +304,7 @@ class Placing:
             return nest.epilogue is not None
         if not isinstance(nest, Nest):
             return False
-        (root,) = [r for r in nest.roots if r.buffer is buffer][:1]
+        root = nest.root_of(buffer)
         if not root.whole:
             return False
         row = prod(root.extents[nest.outer : root.kept]) * buffer.dtype.itemsize

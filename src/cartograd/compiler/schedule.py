@@ -9,7 +9,7 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -140,14 +140,15 @@ class _Plan:
         """Put a kernel at the end."""
         number = len(self.kernels)
         self.kernels.append(kernel)
-        self._note(kernel, number)
+        self._note(kernel.reads(), kernel.writes(), number)
 
-    def _note(self, kernel: Kernel, number: int) -> None:
-        for leaf in kernel.reads():
+    def _note(self, reads: Iterable[Node], writes: Iterable[Node], number: int) -> None:
+        """Remember what a kernel reads and writes."""
+        for leaf in reads:
             found = self.readers.setdefault(leaf, [])
             if not found or found[-1] != number:
                 found.append(number)
-        for buffer in kernel.writes():
+        for buffer in writes:
             self.made[buffer] = number
 
     def nest(
@@ -194,13 +195,13 @@ class _Plan:
         after = max((self.made.get(load.leaf, -1) for load in loads), default=-1)
         after = max(after, self.made.get(root.buffer, -1))
         if self.fuse and after >= 0 and self._attach(self.kernels[after], root, tape, loads):
-            self._note(self.kernels[after], after)
+            self._note([load.leaf for load in loads], [root.buffer], after)
             return
         numbers = self._candidates(loads, after, root.extents) if self.fuse else []
         for number in numbers:
             kernel = self.kernels[number]
             if isinstance(kernel, Nest) and self._join(kernel, root, tape, loads):
-                self._note(kernel, number)
+                self._note([load.leaf for load in loads], [root.buffer], number)
                 return
         stage = Stage(root.extents, root.kept, tape, [root])
         self.add(Nest(root.kept, [stage]))
@@ -258,6 +259,9 @@ class _Plan:
 
     def _join(self, nest: Nest, root: Root, tape: Tape, loads: Sequence[Load]) -> bool:
         """Add a root to a nest if the loops fit."""
+        begin = nest.stages[0].extents
+        if begin != root.extents if not nest.outer else begin[:1] != root.extents[: root.kept][:1]:
+            return False  # as most of them; the rest takes longer to see
         made = {r.buffer: r for r in nest.roots}
         own = [(load, made[load.leaf]) for load in loads if load.leaf in made]
         if root.buffer in made or any(not r.whole for _, r in own):
