@@ -18,6 +18,7 @@ from ..runtime import LOCK
 from .comparing import checked
 from .copies import Copies
 from .donation import donation_of
+from .llvm import prepare
 from .lowered import Lowered
 from .options import Options
 from .signature import Argument, Signature, signature_of
@@ -199,7 +200,7 @@ def _numbered(name: str, count: int) -> list[str]:
 
 @overload
 def compile(
-    f: Callable[..., Any], *, donate: int | Sequence[int] = (), options: Options | None = None
+    f: Callable[..., Any], donate: int | Sequence[int] = (), *, options: Options | None = None
 ) -> CompiledFunction: ...
 @overload
 def compile(
@@ -207,8 +208,8 @@ def compile(
 ) -> Callable[[Callable[..., Any]], CompiledFunction]: ...
 def compile(
     f: Callable[..., Any] | None = None,
-    *,
     donate: int | Sequence[int] = (),
+    *,
     options: Options | None = None,
 ) -> Any:
     """Compile a function of trees: it is traced once for each signature, and then one native call.
@@ -243,4 +244,5 @@ def compile(
         return functools.partial(compile, donate=places, options=chosen)
     if not callable(f):
         raise UsageError(f"compile takes a function, not a {type(f).__name__}{where_called()}")
+    prepare()
     return CompiledFunction(f, places, chosen)

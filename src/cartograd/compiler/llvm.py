@@ -39,14 +39,15 @@ __all__ = [
     "host_cpu",
     "load",
     "optimised",
+    "prepare",
     "toolchain",
 ]
 
 # The IR that Cartograd writes is already vectors, with its loops in the right order. What is left
-# is to inline what is marked so and to turn stack slots into registers; LLVM's code generator hoists
-# constants by itself. Combining instructions costs a sixth of the time that a GPT's step takes to
-# compile, and nothing measured runs faster for it. Level 2 is LLVM's own pipeline at -O2 without its
-# vectorisers: three times as long to compile, and nothing measured so far runs faster for it.
+# is to inline what is marked so and to turn stack slots into registers; LLVM's code generator
+# hoists constants by itself. Combining instructions costs a sixth of the time that a GPT's step
+# takes to compile, and nothing measured runs faster for it. Level 2 is LLVM's own pipeline at -O2
+# without its vectorisers: three times as long to compile, and nothing measured so far runs faster.
 _CHEAP = ("always_inliner", "global_dead_code_eliminate", "sroa", "simplify_cfg")
 _LEVELS = (1, 2)
 
@@ -230,6 +231,15 @@ def _reason(error: RuntimeError) -> str:
     """LLVM's message without llvmlite's heading and without blank lines."""
     lines = [line.rstrip() for line in str(error).splitlines()]
     return "\n".join(line for line in lines if line and line != "LLVM IR parsing error")
+
+
+def prepare() -> None:
+    """Load LLVM and make the target ready, which takes 40 ms, before the first text comes.
+
+    >>> prepare()
+    """
+    with _lock:
+        _target(host_cpu(), 1)
 
 
 def compile_text(text: str, *, level: int = 1, cpu: Cpu | None = None) -> bytes:
