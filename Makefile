@@ -4,7 +4,8 @@
 #   make test         the tests (light dependencies)
 #   make conformance  the comparisons with PyTorch, in an environment of their own
 #   make check        format, lint, types, docs, tests: all that CI runs but the comparisons
-#   make bench        the benchmarks, beside PyTorch, JAX and HIPS autograd, in an environment of their own
+#   make bench        whole training steps beside PyTorch and JAX, in an environment of their own
+#   make bench-parts  the parts: kernels, threads, the eager path, what the machine can do
 #   make docs         the pages, in docs/_build/html
 #   make clean        remove environments, caches and builds
 #
@@ -34,7 +35,7 @@ echo "no Python >= 3.11 with its venv module was found (on Debian: apt-get insta
      "name one with make PYTHON=/path/to/python" >&2; exit 1
 endef
 
-.PHONY: help train test conformance check format docs bench clean
+.PHONY: help train test conformance check format docs bench bench-parts clean
 
 help:
 	@sed -n 's/^#   /  /p' Makefile
@@ -65,10 +66,13 @@ docs: $(VENV)/stamp-dev
 
 # ARGS goes to the training steps: ARGS="--more --threads 1,2 --markdown benchmarks/RESULTS.md" makes the page.
 bench: $(BENCH)/stamp
-	@set -e; for script in $(filter-out benchmarks/steps.py,$(sort $(wildcard benchmarks/*.py))); do \
+	$(BENCH)/bin/python benchmarks/steps.py $(ARGS)
+
+# Each of these prints its own table: what the machine can do, and what each kind of kernel makes of it.
+bench-parts: $(BENCH)/stamp
+	@set -e; for script in $(filter-out benchmarks/steps.py benchmarks/stages.py,$(sort $(wildcard benchmarks/*.py))); do \
 	  echo "== $$script"; $(BENCH)/bin/python "$$script"; \
 	done
-	$(BENCH)/bin/python benchmarks/steps.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(CONFORMANCE) $(BENCH) build dist docs/_build docs/ops.md docs/api .pytest_cache .ruff_cache .hypothesis
