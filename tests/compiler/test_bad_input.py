@@ -558,3 +558,11 @@ def test_many_programs_warn() -> None:
     f = cg.compile(lambda x: x + 1)
     with pytest.warns(RecompileWarning, match=r"float32\[8\] and was float32\[7\]"):
         assert [f(cg.zeros((n,))).shape for n in range(12)] == [(n,) for n in range(12)]
+
+
+@pytest.mark.parametrize("bad", [4, -1])
+def test_a_class_out_of_range_is_no_row_of_zeros(bad: int) -> None:
+    one_hot = cg.compile(lambda i: F.one_hot(i, 4))
+    assert one_hot(cg.asarray([3, 0])).tolist() == [[0, 0, 0, 1], [1, 0, 0, 0]]
+    with pytest.raises(IndexOutOfRangeError):
+        one_hot(cg.asarray([0, bad]))

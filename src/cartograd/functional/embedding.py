@@ -219,4 +219,7 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
             )
         num_classes = int(values.max()) + 1 if values.size else 0
     _check_index("one_hot", index, num_classes)
-    return (xp.expand_dims(index, axis=-1) == xp.arange(num_classes)).astype(int64)
+    classes = xp.arange(num_classes)
+    if known(index) is None and num_classes:
+        index = rows(classes, index)  # itself, but that a number out of range is seen when it runs
+    return (xp.expand_dims(index, axis=-1) == classes).astype(int64)
