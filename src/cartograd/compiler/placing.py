@@ -272,7 +272,7 @@ class Placing:
             n for n, stage in enumerate(kernel.stages) for r in stage.roots if r.buffer is buffer
         )
         root = kernel.root_of(buffer)
-        if root.reducer is not None or not root.store.terms:
+        if not root.whole or root.reducer is not None or not root.store.terms:
             return False
         for n, stage in enumerate(kernel.stages):
             for step in stage.tape.steps:

@@ -264,7 +264,10 @@ class _Plan:
             return False  # as most of them; the rest takes longer to see
         made = {r.buffer: r for r in nest.roots}
         own = [(load, made[load.leaf]) for load in loads if load.leaf in made]
-        if root.buffer in made or any(not r.whole for _, r in own):
+        # Parts of one buffer may be written side by side, but not over what fills all of it.
+        if root.buffer in made and (root.whole or made[root.buffer].whole):
+            return False
+        if any(not r.whole for _, r in own):
             return False
         first = nest.stages[0]
         most = min(nest.outer, root.kept)
@@ -599,7 +602,7 @@ def _region(
         except NotAffine as trouble:
             raise _Materialise(trouble.node) from None
         root = Root(buffer, buffer, extents, len(extents), None, place(tuple(index)), step)
-        plan.add(Nest(len(extents), [Stage(extents, len(extents), tape, [root])]))
+        plan.place(root, tape)
         return
 
 
