@@ -44,11 +44,13 @@ __all__ = [
 ]
 
 # The IR that Cartograd writes is already vectors, with its loops in the right order. What is left
-# is to inline what is marked so and to turn stack slots into registers; LLVM's code generator
-# hoists constants by itself. Combining instructions costs a sixth of the time that a GPT's step
-# takes to compile, and nothing measured runs faster for it. Level 2 is LLVM's own pipeline at -O2
-# without its vectorisers: three times as long to compile, and nothing measured so far runs faster.
-_CHEAP = ("always_inliner", "global_dead_code_eliminate", "sroa", "simplify_cfg")
+# is to inline what is marked so, to turn stack slots into registers and to tidy up; LLVM's code
+# generator hoists constants by itself. Without combining instructions a GPT's step would compile in
+# a sixth less time and run as fast, but LLVM then turns the merge of a sort into a loop that does
+# not end. Level 2 is LLVM's own pipeline at -O2 without its vectorisers: three times as long to
+# compile, and nothing measured so far runs faster for it.
+_CHEAP = ("always_inliner", "global_dead_code_eliminate", "sroa", "instruction_combine",
+          "simplify_cfg")  # fmt: skip
 _LEVELS = (1, 2)
 
 # What CARTOGRAD_CPU may name in place of the processor that is found: bytes in a vector, has FMA.
