@@ -759,7 +759,8 @@ class Builder:
         yield Value(i, int64)
         self.line(f"br label %{head}")
         self.begin(head)
-        self.line(f"{following} = add nuw nsw i64 {i}, {step}")
+        wraps = "nuw nsw" if isinstance(start, int) and start >= 0 else "nsw"
+        self.line(f"{following} = add {wraps} i64 {i}, {step}")
         test = self.assign(f"icmp slt i64 {following}, {last.text}", bool_)
         self.line(f"br i1 {test.text}, label %{body}, label %{end}")
         self.begin(end)
