@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from ..errors import CompileError
 from ..graph import Graph, Node, set_mode
 from ..ops.movement import cast, concat, identity, pad, reshape
 from ..ops.op import CONSTANT, FULL, OUTPUT, build
@@ -154,8 +153,12 @@ class _Plan:
     def nest(
         self, buffer: Node, node: Node, shape: tuple[int, ...], reduced: tuple[int, ...],
         reducer: Reducer | None, place: Callable[[Index], Affine], force: bool,
+        first: Sequence[int] = (),
     ) -> tuple[Root, Tape]:  # fmt: skip
-        """A root over a shape (and reduced axes), with its tape; loops are split as needed."""
+        """A root over a shape (and reduced axes), with its tape; loops are split as needed.
+
+        The shape may be that of a part of the node, which begins at the element `first`.
+        """
         axes = [*shape, *reduced]
         split: list[list[int]] = [[n] if n != 1 else [] for n in axes]
         while True:
@@ -174,6 +177,8 @@ class _Plan:
             try:
                 kept = sum(len(parts) for parts in split[: len(shape)])
                 own = tuple(index)
+                if first:
+                    own = tuple([i.plus(Affine(f)) for i, f in zip(index, first, strict=True)])
                 if reducer is None:
                     step = tape.value(node, own, force)
                 else:
@@ -580,30 +585,7 @@ def _region(
     """A nest that writes (part of) a node, from an element on, into places of a buffer."""
     if 0 in shape:
         return
-    axes = [[n] if n != 1 else [] for n in shape]
-    while True:
-        extents = tuple(n for parts in axes for n in parts)
-        index: list[Affine] = []
-        owner: list[tuple[int, int]] = []
-        for axis, parts in enumerate(axes):
-            item = ZERO
-            for k, n in enumerate(parts):
-                item = item.times(n).plus(Affine(0, ((len(owner), 1),)))
-                owner.append((axis, k))
-            index.append(item)
-        tape = Tape(extents, plan.is_leaf)
-        try:
-            at = tuple([i.plus(Affine(f)) for i, f in zip(index, first, strict=True)])
-            step = tape.value(part, at)
-        except NeedsSplit as trouble:
-            axis, k = owner[trouble.var]
-            axes[axis][k : k + 1] = [axes[axis][k] // trouble.inner, trouble.inner]
-            continue
-        except NotAffine as trouble:
-            raise _Materialise(trouble.node) from None
-        root = Root(buffer, buffer, extents, len(extents), None, place(tuple(index)), step)
-        plan.place(root, tape)
-        return
+    plan.place(*plan.nest(buffer, part, shape, (), None, place, False, first))
 
 
 def _pad(plan: _Plan, node: Node) -> None:
@@ -648,8 +630,3 @@ def _concat(plan: _Plan, node: Node) -> None:
 
         _region(plan, node, x, x.shape, (0,) * x.ndim, place)
         start += x.shape[axis]
-
-
-def unknown(node: Node) -> CompileError:
-    """The error for a node that nothing compiles."""
-    return CompileError(f"{node.op.name} cannot be compiled")

@@ -7,7 +7,7 @@ index maps and through elementwise ops, so that everything between is fused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..dtype import DType, bool_, int32, is_floating, is_integer
@@ -191,6 +191,21 @@ class Tape:
         if top is None:
             top = memo[(node.id, start[2])]
         return top
+
+    def key(self, where: Callable[[Node], Hashable]) -> tuple[Any, ...]:
+        """All that the code of the steps depends on; `where` says in which place a leaf is."""
+        found: list[Any] = []
+        for step in self.steps:
+            if isinstance(step, Load):
+                found.append((where(step.leaf), step.offset, step.dtype.char))
+            elif isinstance(step, Apply):
+                params = tuple(step.params.items()) if step.params else ()
+                found.append((step.op.name, params, step.args))
+            elif isinstance(step, Cast):
+                found.append((step.dtype.char, step.arg))
+            else:
+                found.append((repr(step.value), step.dtype.char))
+        return tuple(found)
 
     def flops(self) -> int:
         """Operations on one element."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from ...graph import Node
 from ..ir import Builder, Index, Value, register_dtype
-from ..tape import Apply, Cast, Fill, Load, Tape, convert
+from ..tape import Apply, Fill, Load, Tape, convert
 from ..views import Affine
 
 __all__ = ["Fused", "grouped"]
@@ -149,19 +149,8 @@ class Fused:
 
     def key(self) -> tuple[Any, ...]:
         """All that the code depends on."""
-        steps: list[Any] = []
-        for step in self.tape.steps:
-            if isinstance(step, Load):
-                where = "" if step.leaf is self.result else self.names[step.leaf]
-                steps.append((where, step.offset, step.dtype.char))
-            elif isinstance(step, Apply):
-                params = tuple(step.params.items()) if step.params else ()
-                steps.append((step.op.name, params, step.args))
-            elif isinstance(step, Cast):
-                steps.append((step.dtype.char, step.arg))
-            else:
-                steps.append((repr(step.value), step.dtype.char))
+        steps = self.tape.key(lambda leaf: "" if leaf is self.result else self.names[leaf])
         targets = tuple(
             (t.step, t.store, self.names.get(t.buffer), t.buffer.dtype.char) for t in self.targets
         )
-        return (tuple(steps), targets)
+        return (steps, targets)

@@ -71,7 +71,6 @@ class _Emitter:
         self.b = module.function(name, [f"p{k}" for k in range(count)], integers)
         self.lanes = vector_bytes // self._itemsize()
         self.made = {root.buffer: root for root in nest.roots}
-        self.stage_of = {id(r): k for k, s in enumerate(nest.stages) for r in s.roots}
         self.columns = self._is_columns()
         self.wide = self._wider()
         self.lanes *= self.wide

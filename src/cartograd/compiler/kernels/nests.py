@@ -8,7 +8,7 @@ from typing import Any
 
 from ...graph import Node
 from ..kernel import Nest, Stage
-from ..tape import Apply, Cast, Fill, Load
+from ..tape import Apply, Fill, Load
 from ..views import Affine
 
 __all__ = ["collapse", "is_sized", "nest_key", "work"]
@@ -77,30 +77,20 @@ def nest_key(nest: Nest, pointers: Mapping[Node, int]) -> tuple[Any, ...]:
     sized = is_sized(nest)
     stages: list[Any] = []
     local: dict[Node, int] = {}
+
+    def where_is(buffer: Node) -> int:
+        found = pointers.get(buffer, -1)
+        return found if found >= 0 else -1 - local.setdefault(buffer, len(local))
+
     for stage in nest.stages:
-        steps: list[Any] = []
-        for step in stage.tape.steps:
-            if isinstance(step, Load):
-                where = pointers.get(step.leaf, -1)
-                if where < 0:
-                    where = -1 - local.setdefault(step.leaf, len(local))
-                steps.append((where, step.offset, step.dtype.char))
-            elif isinstance(step, Apply):
-                params = tuple(step.params.items()) if step.params else ()
-                steps.append((step.op.name, params, step.args))
-            elif isinstance(step, Cast):
-                steps.append((step.dtype.char, step.arg))
-            else:
-                steps.append((repr(step.value), step.dtype.char))
+        steps = stage.tape.key(where_is)
         roots: list[Any] = []
         for root in stage.roots:
-            where = pointers.get(root.buffer, -1)
-            if where < 0:
-                where = -1 - local.setdefault(root.buffer, len(local))
+            where = where_is(root.buffer)
             name = root.reducer.name if root.reducer else ""
             roots.append((root.step, root.kept, name, root.store, where, root.buffer.dtype.char))
         extents = ("n",) if sized else stage.extents
-        stages.append((extents, stage.kept, tuple(steps), tuple(roots)))
+        stages.append((extents, stage.kept, steps, tuple(roots)))
     return (nest.outer, tuple(stages))
 
 
